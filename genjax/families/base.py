@@ -1,0 +1,92 @@
+"""What a model family is to the training loop: its phases, how it generates, how it is scored.
+
+A family is a frozen dataclass. It never sees an optimizer or a loop; the loop never sees its name.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jax import Array
+
+from genjax.config import require
+
+Params = Any  # a pytree of float32 arrays
+Extra = Any  # a pytree of whatever else a family carries from step to step; {} where it carries nothing
+Batch = Mapping[str, Array]  # "image" [B, H, W, C] in [-1, 1], "label" [B] int32 where the data have labels
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value: scalar metrics, and a new `state.extra` where it changes that."""
+
+    metrics: dict[str, Array]
+    extra: Extra | None = None
+
+
+class State(Protocol):
+    """What a loss may read of the training state."""
+
+    step: Array
+    params: dict[str, Params]
+    ema: dict[str, Params]
+    extra: Extra
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One gradient of one training step.
+
+    Attributes:
+        name: prefix of its metrics.
+        trains: the role, a key of `state.params`, that gets the gradient.
+        loss: `loss(params, state, batch, key) -> (scalar, Aux)`; `params` is the trained role's tree, by which the
+            loss is differentiated. The trees of other roles are read from `state.params`.
+        repeat: updates in one step, each with a key of its own (critic steps of a GAN).
+        every: the phase runs in the steps that this divides (lazy regularization).
+    """
+
+    name: str
+    trains: str
+    loss: Callable[[Params, State, Batch, Array], tuple[Array, Aux]]
+    repeat: int = 1
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.repeat >= 1, f"repeat = {self.repeat}: must be at least 1")
+        require(self.every >= 1, f"every = {self.every}: must be at least 1")
+
+
+class DataSpec(Protocol):
+    """What a family may know of the data before it sees any."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def num_classes(self) -> int | None: ...
+
+
+class Family(Protocol):
+    """The contract of a model family."""
+
+    def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
+        """Returns the initial parameters by role, and the initial `extra`."""
+        ...
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Returns the gradients of one step, in the order in which they are taken."""
+        ...
+
+    def generate(self, params: dict[str, Params], key: Array, n: int, cond: Any = None) -> Array:
+        """Returns n images [n, H, W, C] in [-1, 1]; image i depends on (key, i) and its condition alone."""
+        ...
+
+    def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
+        """Returns figures per example [B], such as `loss`, `elbo` or `nll_bpd`."""
+        ...
+
+
+def per_sample_keys(key: Array, n: int) -> Array:
+    """Returns one key a sample, the same for sample i in any batch size."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jax.numpy.arange(n))
