@@ -73,7 +73,7 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str) ->
     for key in spec:
         if key not in settable:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), settable)}")
-    fields = {f.name: f for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}
     values = {}
     for key, value in spec.items():
         kind = fields[key].metadata.get("kind") if key in fields else None
@@ -100,7 +100,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def _is_section(value: Any) -> bool:
-    """Whether a value reads like a mapping. ConfigDict is no `Mapping`, and importing it would tie the samplers to it."""
+    """Whether a value reads like a mapping. ConfigDict is none, and importing it would tie the samplers to it."""
     return hasattr(value, "items") and hasattr(value, "keys")
 
 

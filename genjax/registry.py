@@ -1,7 +1,7 @@
 """The one table of named components, and the only global state of the library.
 
-A component is a frozen dataclass (a solver, a process, a family), a Linen module (a network) or a function (a time grid,
-a guidance rule). It enters the table where it is defined:
+A component is a frozen dataclass (a solver, a process, a family), a Linen module (a network) or a function (a time
+grid, a guidance rule). It enters the table where it is defined:
 
     @register("solver", "ddim")
     @dataclasses.dataclass(frozen=True)

@@ -61,10 +61,14 @@ class DataSpec(Protocol):
     """What a family may know of the data before it sees any."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]: ...
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        ...
 
     @property
-    def num_classes(self) -> int | None: ...
+    def num_classes(self) -> int | None:
+        """How many classes the labels have; None where the data have no labels."""
+        ...
 
 
 class Family(Protocol):
