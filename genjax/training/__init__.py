@@ -1,0 +1,1 @@
+"""State, step, loop, optimizers, averages, checkpoints and device mesh. It knows families by their contract alone."""

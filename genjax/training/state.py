@@ -1,0 +1,77 @@
+"""The training state: all that a run is, between two steps."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from genjax.families.base import DataSpec, Extra, Family, Params
+from genjax.training.optimizers import Optimizer, build_optimizer
+
+if TYPE_CHECKING:
+    from genjax.training.experiment import Experiment
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step reads and writes; what a checkpoint holds.
+
+    Attributes:
+        step: steps taken so far, int32 [].
+        key: the run's key; the key of a step is `fold_in(key, step)`, so that no random state is carried along.
+        params: the trees of weights by role, float32.
+        opt: the optimizer states of the trained roles.
+        ema: the averaged trees of those roles that have an average.
+        extra: what the family carries from step to step beside its weights.
+    """
+
+    step: Array
+    key: Array
+    params: dict[str, Params]
+    opt: dict[str, Any]
+    ema: dict[str, Params]
+    extra: Extra
+
+
+def trained_roles(family: Family) -> tuple[str, ...]:
+    """Returns the roles that the phases of a family train, each once, in order."""
+    return tuple(dict.fromkeys(phase.trains for phase in family.phases()))
+
+
+def create_state(experiment: "Experiment", spec: DataSpec) -> TrainState:
+    """Returns the state before the first step; a function of the config alone, to be called under `jit`.
+
+    Args:
+        experiment: the validated config.
+        spec: shape and classes of the data.
+
+    Raises:
+        ConfigError: an optimizer or an average is given for a role that the family does not train, or none for one
+            that it does.
+    """
+    init_key, key = jax.random.split(jax.random.key(experiment.seed))
+    params, extra = experiment.family.init(init_key, spec)
+    optimizers = build_optimizers(experiment, params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=params,
+        opt={role: optimizer.init(params[role]) for role, optimizer in optimizers.items()},
+        ema=experiment.ema.init({role: params[role] for role in optimizers}),
+        extra=extra,
+    )
+
+
+def build_optimizers(experiment: "Experiment", params: dict[str, Params]) -> dict[str, Optimizer]:
+    """Returns the optimizer of every trained role. Of `params`, shapes are enough."""
+    return {
+        role: build_optimizer(experiment.optimizers[role], params[role], f"config.optimizers.{role}")
+        for role in trained_roles(experiment.family)
+    }
+
+
+def sampling_params(state: TrainState) -> dict[str, Params]:
+    """Returns the weights to generate with: of every role the average where it has one."""
+    return {**state.params, **state.ema}
+
