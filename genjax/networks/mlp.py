@@ -1,0 +1,82 @@
+"""A small fully connected network, for data of few dimensions and for tests."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from genjax.config import require
+from genjax.networks import embeddings
+from genjax.networks.base import Condition, ImageShape, check_common, check_image_shape, require_one_of
+from genjax.registry import register
+
+
+@register("network", "mlp")
+class MLP(nn.Module):
+    """Residual fully connected network over the flattened image; its output starts at zero.
+
+    Attributes:
+        hidden: channels, an even number.
+        depth: residual blocks of two layers.
+        embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
+        dropout: rate inside the residual blocks.
+        num_classes: number of classes; None for an unconditional network, which ignores the condition.
+        out_channels: channels of the output; None for those of the input.
+        dtype: compute type of the products; everything else is float32.
+    """
+
+    hidden: int = 128
+    depth: int = 3
+    embedding: str = "sinusoidal"
+    dropout: float = 0.0
+    num_classes: int | None = None
+    out_channels: int | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        require(
+            self.hidden >= 2 and self.hidden % 2 == 0, f"hidden = {self.hidden}: must be an even number, at least 2"
+        )
+        require(self.depth >= 1, f"depth = {self.depth}: must be at least 1")
+        require_one_of("embedding", self.embedding, embeddings.KINDS)
+        check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
+        super().__post_init__()
+
+    def check(self, image_shape: ImageShape) -> None:
+        """Raises ValueError unless the shape is that of an image; any size will do."""
+        check_image_shape(image_shape)
+
+    @nn.compact
+    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, train: bool = False) -> Array:
+        """Evaluates the network.
+
+        Args:
+            x: [B, H, W, C] float32.
+            noise_label: [B] float32.
+            cond: `{"label": [B] int32}` with -1 for the null class; None is null for all.
+            train: whether there is dropout; needs the random stream "dropout" then.
+
+        Returns:
+            [B, H, W, C or out_channels] float32.
+        """
+        batch, height, width, channels = x.shape
+        emb = embeddings.NoiseEmbedding(self.hidden, self.hidden, self.embedding, name="noise_embedding")(noise_label)
+        if self.num_classes is not None:
+            emb += embeddings.ClassEmbedding(self.num_classes, self.hidden, name="class_embedding")(cond, batch)
+        emb = nn.silu(emb)
+
+        h = nn.Dense(self.hidden, dtype=self.dtype, name="in")(x.reshape(batch, -1))
+        for i in range(self.depth):
+            r = nn.LayerNorm(dtype=jnp.float32, name=f"norm_{i}")(h)
+            r = nn.Dense(self.hidden, dtype=self.dtype, name=f"conditioning_{i}")(emb) + nn.Dense(
+                self.hidden, dtype=self.dtype, name=f"dense_{i}_0"
+            )(r)
+            r = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(r))
+            h += nn.Dense(self.hidden, dtype=self.dtype, name=f"dense_{i}_1")(r)
+
+        shape = (height, width, self.out_channels or channels)
+        h = nn.LayerNorm(dtype=jnp.float32, name="out_norm")(h)
+        h = nn.Dense(math.prod(shape), kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="out")(h)
+        return h.reshape(batch, *shape)

@@ -1,0 +1,357 @@
+"""The U-Net of diffusion models: one module for DDPM's (Ho et al. 2020) and ADM's (Dhariwal & Nichol 2021)."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from genjax.citation import bibtex
+from genjax.config import require
+from genjax.networks import attention, embeddings
+from genjax.networks.base import (
+    Condition,
+    ImageShape,
+    check_common,
+    check_image_shape,
+    fill_from_preset,
+    from_preset,
+    require_one_of,
+)
+from genjax.registry import register
+
+DHARIWAL = bibtex("""
+@inproceedings{dhariwal2021diffusion,
+  title = {Diffusion Models Beat {GAN}s on Image Synthesis},
+  author = {Dhariwal, Prafulla and Nichol, Alex},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2021}
+}""")
+
+RESAMPLING = ("residual", "conv")
+
+_ADM: Mapping[str, Any] = dict(
+    channels=256,
+    blocks_per_level=2,
+    attention_resolutions=(32, 16, 8),
+    head_channels=64,
+    scale_shift=True,
+    resampling="residual",
+    skip_rescale=False,
+    embedding="sinusoidal",
+    dropout=0.0,
+)
+_DDPM: Mapping[str, Any] = dict(
+    channels=128,
+    blocks_per_level=2,
+    attention_resolutions=(16,),
+    heads=1,
+    scale_shift=False,
+    resampling="conv",
+    skip_rescale=False,
+    embedding="sinusoidal_endpoint",
+    dropout=0.0,
+)
+
+# Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, table 11 and the flags of the released models. The class
+# conditions and the doubled output (a learned variance) of ADM are `num_classes` and `out_channels`, the data's and the
+# parameterization's to say.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "small": {**_ADM, "channels": 64, "multipliers": (1, 2, 2), "attention_resolutions": (), "head_channels": 32},
+    "ddpm_cifar10": {**_DDPM, "multipliers": (1, 2, 2, 2), "dropout": 0.1},
+    "ddpm_256": {**_DDPM, "multipliers": (1, 1, 2, 2, 4, 4)},
+    "adm_imagenet64": {**_ADM, "channels": 192, "multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "dropout": 0.1},
+    "adm_imagenet128": {**_ADM, "multipliers": (1, 1, 2, 3, 4), "head_channels": None, "heads": 4},
+    "adm_imagenet256": {**_ADM, "multipliers": (1, 1, 2, 2, 4, 4)},
+    "adm_imagenet512": {**_ADM, "multipliers": (0.5, 1, 1, 2, 2, 4, 4)},
+}
+
+# Ho et al. 2020's code; the last layer of every branch starts at zero, so that the network starts at zero.
+_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+# The same for three square matrices side by side, whose joint fan_avg is twice that of each.
+_INIT_QKV = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
+_ZEROS = nn.initializers.zeros
+
+
+@register("network", "unet")
+class UNet(nn.Module):
+    """U-Net with residual blocks, attention at named resolutions, and noise and class conditioning.
+
+    Every field of the architecture that is left out comes from the preset. The middle of the network always has one
+    attention layer, as in both papers.
+
+    Attributes:
+        preset: a row of `PRESETS`.
+        channels: base width.
+        multipliers: width of each level by the base width; the resolution halves from level to level.
+        blocks_per_level: residual blocks of a level on the way down; there is one more on the way up.
+        attention_resolutions: heights of the feature maps that have attention after every residual block.
+        heads: attention heads in every layer. Give this or `head_channels`.
+        head_channels: channels of a head.
+        scale_shift: whether the conditioning scales and shifts after the second normalization (ADM) or is added
+            before it (DDPM).
+        resampling: "residual": inside residual blocks, by average and repetition (ADM); "conv": by a strided
+            convolution, and repetition with a convolution (DDPM).
+        skip_rescale: whether sums of branch and skip are divided by sqrt(2) (Song et al. 2021b).
+        embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
+        dropout: rate inside the residual blocks.
+        num_classes: number of classes; None for an unconditional network, which ignores the condition.
+        out_channels: channels of the output; None for those of the input.
+        dtype: compute type of convolutions and products. Parameters, normalization, softmax, the embeddings and the
+            last convolution are float32.
+        attention: implementation, see `genjax.networks.attention.resolve`.
+    """
+
+    reference: ClassVar[str] = DHARIWAL
+
+    preset: str = "small"
+    channels: int = from_preset()
+    multipliers: tuple[float, ...] = from_preset()
+    blocks_per_level: int = from_preset()
+    attention_resolutions: tuple[int, ...] = from_preset()
+    heads: int | None = None
+    head_channels: int | None = None
+    scale_shift: bool = from_preset()
+    resampling: str = from_preset()
+    skip_rescale: bool = from_preset()
+    embedding: str = from_preset()
+    dropout: float = from_preset()
+    num_classes: int | None = None
+    out_channels: int | None = None
+    dtype: str = "float32"
+    attention: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Fills the fields from the preset and checks them."""
+        heads, head_channels = self.heads, self.head_channels
+        fill_from_preset(self, PRESETS, self.preset)
+        if heads is not None or head_channels is not None:
+            self.heads, self.head_channels = heads, head_channels  # either replaces both of the preset
+        require(
+            (self.heads is None) != (self.head_channels is None),
+            f"heads = {self.heads} and head_channels = {self.head_channels}: give one of them",
+        )
+        for field in ("channels", "blocks_per_level", "heads", "head_channels"):
+            value = getattr(self, field)
+            require(value is None or value >= 1, f"{field} = {value}: must be at least 1")
+        require(self.channels % 2 == 0, f"channels = {self.channels}: must be even")
+        require(
+            len(self.multipliers) > 0 and all(int(self.channels * m) >= 1 for m in self.multipliers),
+            f"multipliers = {self.multipliers}: must be one or more numbers that leave every level a channel",
+        )
+        require_one_of("resampling", self.resampling, RESAMPLING)
+        require_one_of("embedding", self.embedding, embeddings.KINDS)
+        require_one_of("attention", self.attention, attention.IMPLEMENTATIONS)
+        check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
+        super().__post_init__()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every level."""
+        return tuple(int(self.channels * multiplier) for multiplier in self.multipliers)
+
+    def check(self, image_shape: ImageShape) -> None:
+        """Raises ValueError, in one line and before anything is compiled, unless the network takes such images."""
+        check_image_shape(image_shape)
+        height, width, _ = image_shape
+        levels = len(self.multipliers)
+        factor = 2 ** (levels - 1)
+        require(
+            height % factor == 0 and width % factor == 0,
+            f"images of {height}x{width} cannot be halved {levels - 1} times: with {levels} levels (multipliers) both "
+            f"sides must be multiples of {factor}",
+        )
+        heights = [height >> level for level in range(levels)]
+        absent = [r for r in self.attention_resolutions if r not in heights]
+        require(
+            not absent,
+            f"attention_resolutions = {tuple(self.attention_resolutions)}: the feature maps of images of "
+            f"{height}x{width} are {', '.join(map(str, heights))} high, none is {', '.join(map(str, absent))}",
+        )
+        attending = {w for h, w in zip(heights, self.widths, strict=True) if h in self.attention_resolutions}
+        for channels in sorted(attending | {self.widths[-1]}):
+            heads = split_heads(channels, self.heads, self.head_channels)
+            attention.resolve(self.attention, channels // heads, self.dtype)
+
+    @nn.compact
+    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, train: bool = False) -> Array:
+        """Evaluates the network.
+
+        Args:
+            x: [B, H, W, C] float32.
+            noise_label: [B] float32.
+            cond: `{"label": [B] int32}` with -1 for the null class; None is null for all.
+            train: whether there is dropout; needs the random stream "dropout" then.
+
+        Returns:
+            [B, H, W, C or out_channels] float32.
+
+        Raises:
+            ValueError: the network does not take images of this shape.
+        """
+        batch, height, width, channels = x.shape
+        self.check((height, width, channels))
+        widths, last = self.widths, len(self.widths) - 1
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=_INIT, dtype=self.dtype)
+        block = functools.partial(
+            ResidualBlock,
+            scale_shift=self.scale_shift,
+            skip_rescale=self.skip_rescale,
+            dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        attend = functools.partial(
+            AttentionBlock,
+            heads=self.heads,
+            head_channels=self.head_channels,
+            skip_rescale=self.skip_rescale,
+            implementation=self.attention,
+            dtype=self.dtype,
+        )
+
+        emb = embeddings.NoiseEmbedding(
+            4 * self.channels, self.channels, self.embedding, kernel_init=_INIT, name="noise_embedding"
+        )(noise_label)
+        if self.num_classes is not None:
+            emb += embeddings.ClassEmbedding(self.num_classes, 4 * self.channels, name="class_embedding")(cond, batch)
+        emb = nn.silu(emb)
+
+        h = conv(widths[0], name="in")(x)
+        skips = [h]
+        for level, width in enumerate(widths):
+            for i in range(self.blocks_per_level):
+                h = block(width, name=f"down_{level}_block_{i}")(h, emb, train)
+                if h.shape[1] in self.attention_resolutions:
+                    h = attend(name=f"down_{level}_attention_{i}")(h)
+                skips.append(h)
+            if level < last:
+                if self.resampling == "residual":
+                    h = block(width, resample="down", name=f"down_{level}_resample")(h, emb, train)
+                else:
+                    h = conv(width, strides=(2, 2), name=f"down_{level}_resample")(h)
+                skips.append(h)
+
+        h = block(widths[-1], name="middle_block_0")(h, emb, train)
+        h = attend(name="middle_attention")(h)
+        h = block(widths[-1], name="middle_block_1")(h, emb, train)
+
+        for level, width in reversed(list(enumerate(widths))):
+            for i in range(self.blocks_per_level + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(width, name=f"up_{level}_block_{i}")(h, emb, train)
+                if h.shape[1] in self.attention_resolutions:
+                    h = attend(name=f"up_{level}_attention_{i}")(h)
+            if level > 0:
+                if self.resampling == "residual":
+                    h = block(width, resample="up", name=f"up_{level}_resample")(h, emb, train)
+                else:
+                    h = conv(width, name=f"up_{level}_resample")(upsample(h))
+
+        h = nn.silu(normalize(h, name="out_norm"))
+        return nn.Conv(self.out_channels or channels, (3, 3), kernel_init=_ZEROS, dtype=jnp.float32, name="out")(h)
+
+
+class ResidualBlock(nn.Module):
+    """Normalization, SiLU, convolution, twice, with the conditioning between and a skip around.
+
+    Attributes:
+        width: channels of the result.
+        scale_shift, skip_rescale, dropout, dtype: see `UNet`.
+        resample: None, "down" or "up": halves or doubles the resolution of branch and skip before any convolution.
+    """
+
+    width: int
+    scale_shift: bool
+    skip_rescale: bool
+    dropout: float
+    dtype: str
+    resample: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+        """Maps [B, H, W, C] and the conditioning [B, E] to [B, H', W', width] in `dtype`."""
+        conv = functools.partial(nn.Conv, self.width, (3, 3), dtype=self.dtype)
+        change = {None: lambda a: a, "down": downsample, "up": upsample}[self.resample]
+
+        h = nn.silu(normalize(x, name="norm_0"))
+        h, x = change(h), change(x)
+        h = conv(kernel_init=_INIT, name="conv_0")(h)
+        features = (1 + self.scale_shift) * self.width
+        shift = nn.Dense(features, kernel_init=_INIT, dtype=self.dtype, name="conditioning")(emb)[:, None, None, :]
+        if self.scale_shift:
+            scale, shift = jnp.split(shift.astype(jnp.float32), 2, axis=-1)
+            h = normalize(h, name="norm_1") * (1 + scale) + shift
+        else:
+            h = normalize(h + shift, name="norm_1")
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = conv(kernel_init=_ZEROS, name="conv_1")(h)
+        if x.shape[-1] != self.width:
+            x = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="skip")(x)
+        return _join(x, h, self.skip_rescale)
+
+
+class AttentionBlock(nn.Module):
+    """Normalization and self-attention over all positions, with a skip around.
+
+    Attributes:
+        heads, head_channels: see `UNet`.
+        skip_rescale, implementation, dtype: see `UNet`.
+    """
+
+    heads: int | None
+    head_channels: int | None
+    skip_rescale: bool
+    implementation: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [B, H, W, C] to [B, H, W, C] in `dtype`."""
+        batch, height, width, channels = x.shape
+        heads = split_heads(channels, self.heads, self.head_channels)
+        tokens = normalize(x, name="norm").reshape(batch, height * width, channels)
+        qkv = nn.Dense(3 * channels, kernel_init=_INIT_QKV, dtype=self.dtype, name="qkv")(tokens)
+        query, key, value = (a.reshape(batch, -1, heads, channels // heads) for a in jnp.split(qkv, 3, axis=-1))
+        h = attention.attention(query, key, value, self.implementation).reshape(x.shape)
+        h = nn.Dense(channels, kernel_init=_ZEROS, dtype=self.dtype, name="out")(h)
+        return _join(x, h, self.skip_rescale)
+
+
+def split_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
+    """Returns the number of heads of a layer, of which one of the last two arguments is given.
+
+    Raises:
+        ValueError: the channels cannot be divided so.
+    """
+    if head_channels is None:
+        require(channels % (heads or 1) == 0, f"heads = {heads}: does not divide the {channels} channels of a layer")
+        return heads or 1
+    require(channels % head_channels == 0, f"head_channels = {head_channels}: does not divide {channels} channels")
+    return channels // head_channels
+
+
+def normalize(x: Array, name: str) -> Array:
+    """Group normalization in float32: 32 groups, fewer where a group would have under 4 channels or be uneven."""
+    channels = x.shape[-1]
+    groups = next(g for g in range(max(min(32, channels // 4), 1), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, epsilon=1e-6, dtype=jnp.float32, name=name)(x)
+
+
+def downsample(x: Array) -> Array:
+    """Halves the resolution of [B, H, W, C] by averages of 2x2."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
+def upsample(x: Array) -> Array:
+    """Doubles the resolution of [B, H, W, C] by repetition."""
+    batch, height, width, channels = x.shape
+    repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return repeated.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def _join(x: Array, h: Array, rescale: bool) -> Array:
+    return (x + h) * math.sqrt(0.5) if rescale else x + h
