@@ -25,7 +25,6 @@ KINDS = {
     "solver": "genjax.solvers",
     "times": "genjax.sampling.times",
     "guidance": "genjax.sampling.guidance",
-    "target": "genjax.analytic",
     "network": "genjax.networks",
     "weighting": "genjax.families.weightings",
     "time_sampler": "genjax.families.time_samplers",

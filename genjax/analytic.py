@@ -1,0 +1,151 @@
+"""Targets whose denoiser, log-density and probability-flow solution are known exactly, under every process.
+
+They are what the solvers are measured against: a sampler given one of these denoisers makes no error but its own.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from genjax.config import require
+from genjax.processes import Process
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gaussian:
+    """The normal distribution N(mean, covariance) on R^D.
+
+    Attributes:
+        mean: [D].
+        covariance: [D, D], symmetric and positive semi-definite.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    def __post_init__(self) -> None:
+        d = np.shape(self.mean)[-1]
+        require(
+            np.shape(self.covariance) == (d, d),
+            f"covariance has shape {np.shape(self.covariance)}: a mean of {d} numbers needs ({d}, {d})",
+        )
+
+    def _function_of_covariance(self, function: Any, x: Array) -> Array:
+        """Applies f(C) to vectors x [B, D]."""
+        eigenvalues, vectors = np.linalg.eigh(np.asarray(self.covariance, np.float64))
+        vectors = jnp.asarray(vectors, x.dtype)
+        return (x @ vectors * function(jnp.asarray(eigenvalues.clip(0.0), x.dtype))) @ vectors.T
+
+    def sample(self, key: Array, n: int) -> Array:
+        """Draws n samples [n, D]."""
+        eps = jax.random.normal(key, (n, len(self.mean)))
+        return jnp.asarray(self.mean, eps.dtype)[None] + self._function_of_covariance(lambda c: jnp.sqrt(c)[None], eps)
+
+    def denoise(self, process: Process, x_t: Array, t: Array) -> Array:
+        """Returns E[x_0 | x_t] = mean + alpha C (alpha^2 C + sigma^2)^-1 (x_t - alpha mean), [B, D]."""
+        alpha, sigma = _scales(process, x_t, t)
+        mean = jnp.asarray(self.mean, x_t.dtype)[None]
+        residual = self._function_of_covariance(lambda c: alpha * c / (alpha**2 * c + sigma**2), x_t - alpha * mean)
+        return mean + residual
+
+    def denoiser(self, process: Process) -> Any:
+        """Returns the exact denoiser of this target under a process."""
+        return lambda x_t, t: self.denoise(process, x_t, t)
+
+    def log_prob(self, x_t: Array, process: Process | None = None, t: Any = None) -> Array:
+        """Returns log p(x) [B] of the target, or of its noised version at time t, in nats."""
+        alpha, sigma = _scales(process, x_t, t)
+        eigenvalues = jnp.asarray(np.linalg.eigvalsh(self.covariance).clip(0.0), x_t.dtype)
+        residual = x_t - alpha * jnp.asarray(self.mean, x_t.dtype)[None]
+        whitened = self._function_of_covariance(
+            lambda c: (alpha**2 * c + sigma**2) ** -0.5 * jnp.ones_like(x_t), residual
+        )
+        log_det = jnp.sum(jnp.log(jnp.ravel(alpha) ** 2 * eigenvalues + jnp.ravel(sigma) ** 2))
+        return -0.5 * (jnp.sum(whitened**2, -1) + log_det + eigenvalues.size * jnp.log(2 * jnp.pi))
+
+    def flow(self, process: Process, x_t: Array, t: Any, s: Any) -> Array:
+        """Returns the exact solution at time s of the probability-flow ODE that passes through x_t [B, D] at time t."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = _scales(process, x_t, t), _scales(process, x_t, s)
+        mean = jnp.asarray(self.mean, x_t.dtype)[None]
+
+        def ratio(c: Array) -> Array:
+            return jnp.sqrt((alpha_s**2 * c + sigma_s**2) / (alpha_t**2 * c + sigma_t**2))
+
+        return alpha_s * mean + self._function_of_covariance(ratio, x_t - alpha_t * mean)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """A mixture of K isotropic normal distributions on R^D.
+
+    Attributes:
+        weights: [K], positive, of sum 1.
+        means: [K, D].
+        scales: [K], the components' standard deviations.
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    scales: np.ndarray
+
+    def __post_init__(self) -> None:
+        k = len(self.weights)
+        require(
+            np.ndim(self.means) == 2 and len(self.means) == k and np.shape(self.scales) == (k,),
+            f"{k} weights need means [{k}, D] and scales [{k}], not {np.shape(self.means)} and {np.shape(self.scales)}",
+        )
+        require(bool(np.isclose(np.sum(self.weights), 1.0)), f"weights sum to {np.sum(self.weights)}: must be 1")
+
+    def sample(self, key: Array, n: int) -> tuple[Array, Array]:
+        """Draws n samples [n, D] and the components [n] that they came from."""
+        key_component, key_normal = jax.random.split(key)
+        label = jax.random.categorical(key_component, jnp.log(jnp.asarray(self.weights)), shape=(n,))
+        eps = jax.random.normal(key_normal, (n, np.shape(self.means)[1]))
+        means, scales = jnp.asarray(self.means, eps.dtype), jnp.asarray(self.scales, eps.dtype)
+        return means[label] + scales[label][:, None] * eps, label
+
+    def _components(self, x_t: Array, alpha: Array, sigma: Array) -> tuple[Array, Array]:
+        """Returns log(w_k p_k(x_t)) [B, K] and E[x_0 | x_t, k] [B, K, D]."""
+        means, scales = jnp.asarray(self.means, x_t.dtype)[None], jnp.asarray(self.scales, x_t.dtype)[None]
+        variance = alpha**2 * scales**2 + sigma**2
+        residual = x_t[:, None] - alpha[..., None] * means
+        d = x_t.shape[-1]
+        log_p = -0.5 * (jnp.sum(residual**2, -1) / variance + d * jnp.log(2 * jnp.pi * variance))
+        posterior_mean = means + (alpha * scales**2 / variance)[..., None] * residual
+        return jnp.log(jnp.asarray(self.weights, x_t.dtype))[None] + log_p, posterior_mean
+
+    def denoise(self, process: Process, x_t: Array, t: Array, cond: Any = None) -> Array:
+        """Returns E[x_0 | x_t], or E[x_0 | x_t, component], [B, D].
+
+        Args:
+            process: the process that made x_t.
+            x_t: [B, D].
+            t: time, [] or [B].
+            cond: None, or `{"label": [B]}` with a component a sample; -1 is the whole mixture.
+        """
+        log_p, means = self._components(x_t, *_scales(process, x_t, t))
+        if cond is not None:
+            label = cond["label"][:, None]
+            chosen = (label < 0) | (label == jnp.arange(len(self.weights))[None])
+            log_p = jnp.where(chosen, log_p, -jnp.inf)
+        return jnp.sum(jax.nn.softmax(log_p)[..., None] * means, axis=1)
+
+    def denoiser(self, process: Process) -> Any:
+        """Returns the exact denoiser of this target under a process, conditional where a condition is given."""
+        return lambda x_t, t, cond=None: self.denoise(process, x_t, t, cond)
+
+    def log_prob(self, x_t: Array, process: Process | None = None, t: Any = None) -> Array:
+        """Returns log p(x) [B] of the target, or of its noised version at time t, in nats."""
+        return jax.nn.logsumexp(self._components(x_t, *_scales(process, x_t, t))[0], axis=-1)
+
+
+def _scales(process: Process | None, x: Array, t: Any) -> tuple[Array, Array]:
+    """Alpha and sigma as [1, 1] or [B, 1]; those of clean data without a process."""
+    if process is None:
+        return jnp.ones((1, 1), x.dtype), jnp.zeros((1, 1), x.dtype)
+    t = jnp.asarray(t, x.dtype).reshape(-1, 1)
+    return process.alpha(t), process.sigma(t)

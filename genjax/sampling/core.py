@@ -1,0 +1,153 @@
+"""The one scan that every sampler runs in."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from genjax.config import require
+from genjax.processes import Process
+from genjax.solvers import Denoiser, Solver
+
+Trace = Callable[[Array, Array, Array], Any]  # (x_t [B, ...], x_0_hat [B, ...], t []) -> a pytree
+
+
+def solve(
+    key: Array,
+    denoise: Denoiser,
+    process: Process,
+    solver: Solver,
+    times: Any,
+    x: Array,
+    *,
+    final: str = "none",
+    trace: Trace | None = None,
+) -> Any:
+    """Follows a solver from `times[0]` to `times[-1]`.
+
+    One `lax.scan`: neither memory nor compile time grows with the steps. May be jitted, vmapped and differentiated,
+    with respect to the times too (then the plan is traced; concrete times are planned in float64).
+
+    Args:
+        key: random key. Sample i draws from (key, i) alone, so it is the same in every batch.
+        denoise: `(x_t [B, ...], t []) -> E[x_0 | x_t] [B, ...]`.
+        process: the process that the denoiser belongs to.
+        solver: the method.
+        times: [steps + 1] in [0, 1], strictly monotone: falling to generate, rising to encode, starting part-way to
+            edit.
+        x: the state at `times[0]`, [B, ...], float32 or float64.
+        final: "denoise" evaluates the denoiser once more at the last time and returns its estimate of x_0; where that
+            time has no noise the state itself is the estimate. "none" returns the state at the last time.
+        trace: `(x_t, x_0_hat, t) -> pytree`, called before each step with the state and the denoiser's output at it.
+
+    Returns:
+        The result [B, ...]; with a trace, the pair of it and the trace's results stacked along [steps].
+
+    Raises:
+        ValueError: times that are not monotone or leave [0, 1], an unknown `final`, a state of another type.
+    """
+    require(final in ("denoise", "none"), f"final = {final!r}: must be 'denoise' or 'none'")
+    require(
+        x.dtype in (jnp.float32, jnp.float64),
+        f"x has type {x.dtype}: solver state is float32 or float64, cast it first",
+    )
+    times = _check_times(times)
+    plan = jax.tree.map(lambda leaf: _as_input(leaf, x.dtype), solver.plan(process, times))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(x.shape[0]))
+
+    def cast_denoise(x_t: Array, t: Array) -> Array:
+        return denoise(x_t, t).astype(x.dtype)
+
+    def body(state: tuple[Array, Any], inputs: tuple[Array, Array, Any]) -> tuple[tuple[Array, Any], Any]:
+        x_t, history = state
+        i, t, plan_i = inputs
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i) if solver.stochastic else keys
+        estimates: list[Array] = []
+
+        def recording(x_in: Array, time: Array) -> Array:
+            x_0 = cast_denoise(x_in, time)
+            estimates.append(x_0)
+            return x_0
+
+        x_s, history = solver.step(recording, x_t, plan_i, history, step_keys)
+        # A solver's first evaluation is at (x_t, t): the trace has it for nothing.
+        return (x_s, history), trace(x_t, estimates[0], t) if trace is not None else None
+
+    index = jnp.arange(len(times) - 1)
+    steps = (index, _as_input(times[:-1], x.dtype), plan)
+    (x, _), traces = jax.lax.scan(body, (x, solver.init(x)), steps)
+    if final == "denoise":
+        x = _denoise_last(cast_denoise, process, x, times[-1])
+    return x if trace is None else (x, traces)
+
+
+def sample(
+    key: Array,
+    denoise: Denoiser,
+    process: Process,
+    solver: Solver,
+    times: Any,
+    shape: tuple[int, ...],
+    *,
+    final: str = "denoise",
+    trace: Trace | None = None,
+) -> Any:
+    """Draws from the prior and follows a solver to the data.
+
+    Args:
+        key: random key. Sample i depends on (key, i) alone.
+        denoise: `(x_t [B, ...], t []) -> E[x_0 | x_t] [B, ...]`.
+        process: the process that the denoiser belongs to.
+        solver: the method.
+        times: [steps + 1] in [0, 1], falling. A start before t = 1 takes the prior at that time's noise level.
+        shape: [B, ...] of what is generated.
+        final: as for `solve`.
+        trace: as for `solve`.
+
+    Returns:
+        Samples [B, ...]; with a trace, the pair of them and the trace's results stacked along [steps].
+
+    Raises:
+        ValueError: as for `solve`.
+    """
+    key_prior, key_steps = jax.random.split(key)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key_prior, jnp.arange(shape[0]))
+    x = jax.vmap(lambda k: process.prior(k, shape[1:]))(keys)
+    times = _check_times(times)
+    scale = process.sigma(times[0]) / process.sigma(np.float64(1.0))
+    x = jnp.asarray(scale, x.dtype) * x
+    return solve(key_steps, denoise, process, solver, times, x, final=final, trace=trace)
+
+
+def _as_input(values: Any, dtype: Any) -> Array:
+    values = jnp.asarray(values)
+    return values.astype(dtype) if jnp.issubdtype(values.dtype, jnp.floating) else values
+
+
+def _check_times(times: Any) -> Any:
+    """Concrete times as float64 NumPy, checked; traced times as they are."""
+    require(
+        np.ndim(times) == 1 and len(times) >= 2, f"times have shape {np.shape(times)}: must be [steps + 1], at least 2"
+    )
+    if isinstance(times, jax.core.Tracer):
+        return times
+    times = np.asarray(times, np.float64)
+    require(bool(np.all((times >= 0) & (times <= 1))), f"times must be in [0, 1], not {times.min()} to {times.max()}")
+    differences = np.diff(times)
+    wrong = np.flatnonzero(~((differences < 0) if times[-1] < times[0] else (differences > 0)))
+    if wrong.size:
+        i = int(wrong[0])
+        raise ValueError(f"times must be strictly monotone: times[{i}] = {times[i]}, times[{i + 1}] = {times[i + 1]}")
+    return times
+
+
+def _denoise_last(denoise: Denoiser, process: Process, x: Array, t: Any) -> Array:
+    if not isinstance(t, jax.core.Tracer) and process.sigma(t) == 0.0:
+        return x / jnp.asarray(process.alpha(t), x.dtype)
+    x_0 = denoise(x, jnp.asarray(t, x.dtype))
+    if not isinstance(t, jax.core.Tracer):
+        return x_0
+    return jnp.where(process.sigma(t) == 0.0, x / process.alpha(t).astype(x.dtype), x_0)
