@@ -1,7 +1,8 @@
 """From a config to components: the only place where a name in a config becomes an object.
 
 Whatever in a config names a component is `dict(name="...", **kwargs)`. `build` passes the kwargs to the registered
-class or function. A field of a dataclass that is itself a component says so with `component(kind)`, and is built too.
+class or function. A field of a dataclass that is itself a component says so with `component(kind)`, one that groups
+settings with `section(cls)`, and both are built too.
 Every mistake that can be seen in a config is raised here, with its place and the nearest valid spelling, before
 anything is compiled.
 """
@@ -23,6 +24,11 @@ class ConfigError(ValueError):
 def component(kind: str, default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field that holds a component of a kind, given in a config as `dict(name=..., **kwargs)`."""
     return dataclasses.field(default=default, metadata={"kind": kind})
+
+
+def section(cls: Callable[..., Any], default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field that holds a group of settings, given in a config as a dict of the fields of `cls`."""
+    return dataclasses.field(default=default, metadata={"section": cls})
 
 
 def nearest(word: str, among: Iterable[str]) -> str:
@@ -61,7 +67,7 @@ def build(kind: str, spec: Mapping[str, Any], path: str | None = None) -> Any:
 def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str) -> Any:
     """Calls a dataclass or a function with the values of a config section.
 
-    Values of component fields are built, lists become tuples.
+    Values of component and section fields are built, lists become tuples.
 
     Raises:
         ConfigError: an unknown or missing key, or a value that the target refuses.
@@ -76,9 +82,11 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str) ->
     fields = {f.name: f for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}
     values = {}
     for key, value in spec.items():
-        kind = fields[key].metadata.get("kind") if key in fields else None
-        if kind is not None and _is_section(value):
-            value = build(kind, value, f"{path}.{key}")
+        metadata = fields[key].metadata if key in fields else {}
+        if "kind" in metadata and _is_section(value):
+            value = build(metadata["kind"], value, f"{path}.{key}")
+        elif "section" in metadata and _is_section(value):
+            value = construct(metadata["section"], value, f"{path}.{key}")
         values[key] = _freeze(value)
     if not is_class:
         return functools.partial(target, **values)

@@ -1,8 +1,8 @@
 """Time grids: `grid(process, steps) -> times [steps + 1]`, float64, falling from noise to data.
 
 Grids that are spaced in log-SNR need it finite at both ends. Where a process has an infinite end, they stop `EDGE`
-short of it in t. Grids of the published samplers that evaluate the network at `steps` times and then return its estimate
-of x_0 end at t = 0; follow them with `final="none"` or `final="denoise"` alike.
+short of it in t. Grids of published samplers that evaluate the network at `steps` times and then return its estimate of
+x_0 end at t = 0; follow them with `final="none"` or `final="denoise"` alike.
 """
 
 import numpy as np

@@ -1,0 +1,125 @@
+"""Diffusion models: a network that removes noise, on any process, with any parameterization."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from genjax.config import component, require, section
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Params, Phase, State
+from genjax.families.sampler import Sampler, null_condition
+from genjax.families.time_samplers import TimeSampler, UniformTimes
+from genjax.families.weightings import Uniform, Weighting
+from genjax.parameterizations import ConditionalDenoiser, Eps, Parameterization, denoiser, expand
+from genjax.processes import LinearVP, Process
+from genjax.registry import register
+from genjax.sampling.core import Trace
+
+MODEL = "model"  # the one role
+
+
+@register("family", "diffusion")
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """Denoising diffusion: regress on a target of x_0 and noise, at random noise levels (Ho et al. 2020, algorithm 1).
+
+    Attributes:
+        network: maps (c_in x_t [B, H, W, C], noise label [B], cond) to an output [B, H, W, C].
+        image_shape: (H, W, C).
+        process: the path from data to noise.
+        parameterization: what the output means.
+        weighting: weight of the loss at each noise level.
+        time_sampler: distribution of the noise levels in training.
+        condition: names of the batch's entries that condition the network, such as ("label",).
+        condition_dropout: share of the training samples whose condition is replaced by the null one, for
+            classifier-free guidance.
+        sampler: how it generates.
+    """
+
+    network: Any = component("network")
+    image_shape: tuple[int, int, int]
+    process: Process = component("process", LinearVP())
+    parameterization: Parameterization = component("parameterization", Eps())
+    weighting: Weighting = component("weighting", Uniform())
+    time_sampler: TimeSampler = component("time_sampler", UniformTimes())
+    condition: tuple[str, ...] = ()
+    condition_dropout: float = 0.1
+    sampler: Sampler = section(Sampler, Sampler())
+    reference: ClassVar[str] = "ho2020denoising"
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
+            f"image_shape = {self.image_shape}: must be (height, width, channels)",
+        )
+        require(
+            0.0 <= self.condition_dropout <= 1.0, f"condition_dropout = {self.condition_dropout}: must be in [0, 1]"
+        )
+        self.network.check(self.image_shape)
+        self.sampler.times(self.process, self.sampler.steps)  # a grid that the process refuses is found here
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises ValueError where the data do not fit the model."""
+        require(
+            tuple(spec.image_shape) == tuple(self.image_shape),
+            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
+        )
+        require(
+            "label" not in self.condition or spec.num_classes is not None,
+            "condition = ('label',), but the data have no labels",
+        )
+
+    def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
+        """Returns the initial parameters of the role "model"."""
+        x = jnp.zeros((1, *self.image_shape))
+        cond = self._cond({name: jnp.zeros((1,), jnp.int32) for name in self.condition})
+        return {MODEL: self.network.init(key, x, jnp.zeros((1,)), cond, train=False)["params"]}, {}
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Returns the one phase, which trains the role "model"."""
+        return (Phase("train", MODEL, self._loss),)
+
+    def denoiser(self, params: dict[str, Params]) -> ConditionalDenoiser:
+        """Returns `(x_t, t, cond) -> E[x_0 | x_t, cond]` of a set of parameters."""
+
+        def apply(params: Params, x: Array, label: Array, cond: Any) -> Array:
+            return self.network.apply({"params": params}, x, label, cond, train=False)
+
+        return denoiser(apply, params[MODEL], self.parameterization, self.process)
+
+    def generate(
+        self, params: dict[str, Params], key: Array, n: int, cond: Any = None, trace: Trace | None = None
+    ) -> Any:
+        """Returns n images [n, H, W, C] in [-1, 1]; with a trace, the pair of them and its results."""
+        shape = (n, *self.image_shape)
+        return self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
+
+    def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
+        """Returns the weighted loss of each example, without dropout, as `loss` [B]."""
+        return {"loss": self._losses(params[MODEL], batch, key, self._cond(batch))[0]}
+
+    def _cond(self, batch: Batch) -> Any:
+        return {name: batch[name] for name in self.condition} or None
+
+    def _loss(self, params: Params, state: State, batch: Batch, key: Array) -> tuple[Array, Aux]:
+        key_condition, key_dropout, key_loss = jax.random.split(key, 3)
+        cond = self._cond(batch)
+        if cond is not None:
+            drop = jax.random.bernoulli(key_condition, self.condition_dropout, (len(batch["image"]),))
+            cond = jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))
+        weighted, plain = self._losses(params, batch, key_loss, cond, train=True, rngs={"dropout": key_dropout})
+        return weighted.mean(), Aux({"mse": plain.mean()})
+
+    def _losses(self, params: Params, batch: Batch, key: Array, cond: Any, **how: Any) -> tuple[Array, Array]:
+        """The weighted and the plain square error of the output, averaged over pixels, each [B]."""
+        key_t, key_eps = jax.random.split(key)
+        x_0 = batch["image"]
+        t = self.time_sampler(key_t, len(x_0), self.process)
+        eps = jax.random.normal(key_eps, x_0.shape)
+        x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
+        x_in, label = self.parameterization.network_input(x_t, t, self.process)
+        output = self.network.apply({"params": params}, x_in, label, cond, **({"train": False} | how))
+        error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))
+        return self.weighting(t, self.process, self.parameterization) * error, error

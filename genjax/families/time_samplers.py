@@ -1,0 +1,116 @@
+"""How training draws noise levels: `(key, n, process) -> t [n]`."""
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from genjax.citation import bibtex
+from genjax.config import require
+from genjax.processes import Process
+from genjax.registry import register
+
+KINGMA_2021 = bibtex(
+    """
+    @inproceedings{kingma2021variational,
+      title = {Variational Diffusion Models},
+      author = {Kingma, Diederik P. and Salimans, Tim and Poole, Ben and Ho, Jonathan},
+      booktitle = {Advances in Neural Information Processing Systems},
+      year = {2021}
+    }
+    """
+)
+ESSER_2024 = bibtex(
+    """
+    @inproceedings{esser2024scaling,
+      title = {Scaling Rectified Flow Transformers for High-Resolution Image Synthesis},
+      author = {Esser, Patrick and Kulal, Sumith and Blattmann, Andreas and Entezari, Rahim and M{\\"u}ller, Jonas and
+                Saini, Harry and Levi, Yam and Lorenz, Dominik and Sauer, Axel and Boesel, Frederic and
+                Podell, Dustin and Dockhorn, Tim and English, Zion and Rombach, Robin},
+      booktitle = {International Conference on Machine Learning},
+      year = {2024}
+    }
+    """
+)
+
+
+class TimeSampler(Protocol):
+    """A distribution of training times."""
+
+    def __call__(self, key: Array, n: int, process: Process) -> Array:
+        """Returns times [n] in [0, 1]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Interval:
+    """Times between t_min and t_max. At t = 0 most processes have no noise to predict, so t_min is not quite 0."""
+
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0.0 <= self.t_min < self.t_max <= 1.0,
+            f"t_min = {self.t_min}, t_max = {self.t_max}: must be 0 <= t_min < t_max <= 1",
+        )
+
+    def _scale(self, u: Array) -> Array:
+        return self.t_min + (self.t_max - self.t_min) * u
+
+
+@register("time_sampler", "uniform", reference="song2021scorebased")
+@dataclasses.dataclass(frozen=True)
+class UniformTimes(_Interval):
+    """Independent and uniform in t."""
+
+    def __call__(self, key: Array, n: int, process: Process) -> Array:
+        """Returns times [n]."""
+        return self._scale(jax.random.uniform(key, (n,)))
+
+
+@register("time_sampler", "low_discrepancy")
+@dataclasses.dataclass(frozen=True)
+class LowDiscrepancy(_Interval):
+    """Uniform in t, one time in each n-th of the interval: less variance (Kingma et al. 2021, appendix I.1)."""
+
+    reference: ClassVar[str] = KINGMA_2021
+
+    def __call__(self, key: Array, n: int, process: Process) -> Array:
+        """Returns times [n]."""
+        return self._scale((jax.random.uniform(key) + jnp.arange(n) / n) % 1.0)
+
+
+@register("time_sampler", "log_normal", reference="karras2022elucidating")
+@dataclasses.dataclass(frozen=True)
+class LogNormal:
+    """log(sigma / alpha) is normal (Karras et al. 2022, table 1), clipped to the noise levels of the process."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        require(self.std > 0, f"std = {self.std}: must be positive")
+
+    def __call__(self, key: Array, n: int, process: Process) -> Array:
+        """Returns times [n]."""
+        return process.time_of_log_snr(-2.0 * (self.mean + self.std * jax.random.normal(key, (n,))))
+
+
+@register("time_sampler", "logit_normal")
+@dataclasses.dataclass(frozen=True)
+class LogitNormal:
+    """logit(t) is normal: more of the middle of the path (Esser et al. 2024, eq. 19)."""
+
+    mean: float = 0.0
+    std: float = 1.0
+    reference: ClassVar[str] = ESSER_2024
+
+    def __post_init__(self) -> None:
+        require(self.std > 0, f"std = {self.std}: must be positive")
+
+    def __call__(self, key: Array, n: int, process: Process) -> Array:
+        """Returns times [n]."""
+        return jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, (n,)))
