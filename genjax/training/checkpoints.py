@@ -55,9 +55,8 @@ class Checkpoints:
         """
         if step in [checkpoint.step for checkpoint in self._orbax.checkpoints]:
             return False
-        self._orbax.save_checkpointables_async(
-            step, _split(state), force=True, custom_metadata=dict(metadata or {})  # force: no policy of orbax's own
-        )
+        # force: when to save is not for orbax's policies to say.
+        self._orbax.save_checkpointables_async(step, _split(state), force=True, custom_metadata=dict(metadata or {}))
         return True
 
     def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:

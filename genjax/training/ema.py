@@ -1,7 +1,7 @@
 """The exponential moving average of weights."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -29,19 +29,19 @@ class EMA:
     warmup: bool = True
 
     def __post_init__(self) -> None:
-        for role, decay in self.decay.items() if _by_role(self.decay) else [("", self.decay)]:
+        for role, decay in self._decays([""]).items():
             name = f"decay.{role}" if role else "decay"
             require(isinstance(decay, int | float) and 0 <= decay < 1, f"{name} = {decay!r}: must be in [0, 1)")
 
     def check(self, roles: tuple[str, ...]) -> None:
         """Raises ValueError where a decay is given for a role that is not trained."""
-        for role in self.decay if _by_role(self.decay) else ():
+        for role in self._decays(roles):
             require(role in roles, f"decay: the family trains no {role!r}{nearest(role, roles)}")
 
     def init(self, params: dict[str, Params]) -> dict[str, Params]:
         """Returns the averages before the first step: float32 copies of the weights of the roles that have one."""
-        roles = {role: tree for role, tree in params.items() if not _by_role(self.decay) or role in self.decay}
-        return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), roles)
+        averaged = {role: tree for role, tree in params.items() if role in self._decays(params)}
+        return jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), averaged)
 
     def update(self, ema: dict[str, Params], params: dict[str, Params], step: Array) -> dict[str, Params]:
         """Returns the averages after a step.
@@ -57,9 +57,7 @@ class EMA:
             d = jnp.minimum(decay, (1 + n) / (10 + n)) if self.warmup else jnp.float32(decay)
             return jax.tree.map(lambda e, p: e + (1 - d) * (p.astype(jnp.float32) - e), average, tree)
 
-        decays = self.decay if _by_role(self.decay) else dict.fromkeys(ema, self.decay)
-        return {name: role(average, params[name], decays[name]) for name, average in ema.items()}
+        return {name: role(average, params[name], self._decays(ema)[name]) for name, average in ema.items()}
 
-
-def _by_role(decay: object) -> bool:
-    return hasattr(decay, "items")
+    def _decays(self, roles: Iterable[str]) -> Mapping[str, float]:
+        return self.decay if isinstance(self.decay, Mapping) else dict.fromkeys(roles, self.decay)

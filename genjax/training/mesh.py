@@ -1,7 +1,7 @@
 """Devices: one mesh with the axes `data` and `fsdp`, and where batches and states lie on it.
 
-A batch is split over all devices. With `fsdp = 1` every device holds the whole state; with more, each array of the state
-is split over that many devices along its longest axis that they divide, and XLA gathers it where it is used.
+A batch is split over all devices. With `fsdp = 1` every device holds the whole state; with more, each array of the
+state is split over that many devices along its longest axis that they divide, and XLA gathers it where it is used.
 """
 
 import dataclasses

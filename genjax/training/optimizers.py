@@ -11,6 +11,7 @@ The learning rate is a function of the **training step**, not of the number of u
 times a step has the schedule that its config shows.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -67,8 +68,8 @@ _REFERENCES = {
     "muon": bibtex("""
         @misc{jordan2024muon,
           title={Muon: An Optimizer for Hidden Layers in Neural Networks},
-          author={Jordan, Keller and Jin, Yuchen and Boza, Vlado and You, Jiacheng and Cesista, Franz and Newhouse, Laker
-                  and Bernstein, Jeremy},
+          author={Jordan, Keller and Jin, Yuchen and Boza, Vlado and You, Jiacheng and Cesista, Franz and
+                  Newhouse, Laker and Bernstein, Jeremy},
           year={2024},
           url={https://kellerjordan.github.io/posts/muon/}
         }"""),
@@ -115,10 +116,11 @@ def build_optimizer(spec: Mapping[str, Any], params: Params, path: str = "optimi
 
 def parameter_paths(params: Params) -> Params:
     """Returns a tree of the same structure whose leaves are the paths, such as "down_0/conv/kernel"."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params)
+    keystr = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return jax.tree_util.tree_map_with_path(lambda path, _: keystr(path), params)
 
 
-def matches(patterns: tuple[str, ...], params: Params, what: str) -> dict[str, bool]:
+def matches(patterns: tuple[str, ...] | str, params: Params, what: str) -> dict[str, bool]:
     """Returns for every path whether one of the regular expressions is found in it.
 
     Raises:

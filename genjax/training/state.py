@@ -74,4 +74,3 @@ def build_optimizers(experiment: "Experiment", params: dict[str, Params]) -> dic
 def sampling_params(state: TrainState) -> dict[str, Params]:
     """Returns the weights to generate with: of every role the average where it has one."""
     return {**state.params, **state.ema}
-

@@ -1,6 +1,6 @@
 """One training step: the phases of a family in order, each a gradient of one role, then the averages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,8 @@ def make_train_step(
         preprocess: from the batch of the loader (uint8) to the batch of the losses, on the device.
 
     Returns:
-        `step(state, batch) -> (state, metrics)`. The metrics of a phase that the step skips are NaN; `runs` says so.
+        `step(state, batch) -> (state, metrics)`. The metrics of a phase that a step skips are NaN; see
+        `drop_skipped`.
     """
     phases = family.phases()
 
@@ -55,6 +56,12 @@ def make_train_step(
 def runs(phase: Phase, step: Array | int) -> Array | bool:
     """Whether a phase runs in the step that follows `step` steps: in the first one, and then each `every`-th."""
     return step % phase.every == 0
+
+
+def drop_skipped(phases: Iterable[Phase], step: int, metrics: Metrics) -> Metrics:
+    """Returns the metrics without those of the phases that did not run in the step that followed `step` steps."""
+    skipped = tuple(f"{phase.name}/" for phase in phases if not runs(phase, step))
+    return {name: value for name, value in metrics.items() if not name.startswith(skipped)} if skipped else metrics
 
 
 def _run(phase: Phase, optimizer: Optimizer, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:

@@ -1,0 +1,164 @@
+"""The experiment: a whole config, validated, with its components built."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from genjax.config import ConfigError, component, construct, nearest, require
+from genjax.data.base import Source
+from genjax.families.base import DataSpec, Family
+from genjax.training import run_folder
+from genjax.training.ema import EMA
+from genjax.training.mesh import Mesh, check_batch_size
+from genjax.training.state import trained_roles
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How long a run is, and how often it does what.
+
+    Attributes:
+        steps: training steps of the whole run.
+        batch_size: images a step, over all devices.
+        log_every: steps between rows of metrics, each the mean since the row before.
+        save_every: steps between checkpoints; the last step is always saved. 0 for the last alone.
+        sample_every: steps between grids of samples; 0 for none.
+        sample_n: images in a grid.
+        keep: how many of the latest checkpoints stay.
+        prefetch: batches that are read ahead.
+        compile_cache: a folder where compiled programs are kept for the next start, or None.
+    """
+
+    steps: int
+    batch_size: int
+    log_every: int = 100
+    save_every: int = 1000
+    sample_every: int = 0
+    sample_n: int = 64
+    keep: int = 3
+    prefetch: int = 4
+    compile_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "batch_size": 1, "log_every": 1, "sample_n": 1, "keep": 1}
+        least |= {"save_every": 0, "sample_every": 0, "prefetch": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(whole and value >= bound, f"{name} = {value!r}: must be a whole number of at least {bound}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `genjax evaluate` does unless its flags say otherwise.
+
+    Attributes:
+        n: samples to draw.
+        batch_size: samples, or test images, at a time.
+        seed: seed of the samples.
+        feature_network: what the distances are measured with; None for the data set's default.
+    """
+
+    n: int = 1000
+    batch_size: int = 256
+    seed: int = 0
+    feature_network: Any = component("feature_network", None)
+
+    def __post_init__(self) -> None:
+        require(self.n >= 1, f"n = {self.n}: must be at least 1")
+        require(self.batch_size >= 1, f"batch_size = {self.batch_size}: must be at least 1")
+
+
+SECTIONS = {"training": Training, "ema": EMA, "mesh": Mesh, "evaluation": Evaluation}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A validated config; `from_config` makes it.
+
+    Attributes:
+        seed: of everything: the weights, the order of the data, the noise.
+        data: the training data.
+        family: the model.
+        optimizers: one spec for each role that the family trains.
+        training, ema, mesh, evaluation: the sections of these names.
+        eval_data: the held-out data, where there are any.
+        config: the config itself, as JSON values.
+    """
+
+    seed: int
+    training: Training
+    optimizers: Mapping[str, Any]
+    data: Source = component("data")
+    family: Family = component("family")
+    ema: EMA = dataclasses.field(default_factory=EMA)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+    eval_data: Source | None = component("data", None)
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.seed, int), f"seed = {self.seed!r}: must be a whole number")
+        require(0 <= self.seed < 2**32, f"seed = {self.seed}: must lie in [0, 2^32)")
+        phases = self.family.phases()
+        names = [phase.name for phase in phases]
+        require(len(set(names)) == len(names), f"family: two phases have one name: {', '.join(names)}")
+        roles = trained_roles(self.family)
+        for role in self.optimizers:
+            require(role in roles, f"optimizers: the family trains no {role!r}{nearest(role, roles)}")
+        for role in roles:
+            require(role in self.optimizers, f"optimizers: missing key {role!r}, which the family trains")
+        self.ema.check(roles)
+
+    @classmethod
+    def from_config(cls, config: Any) -> "Experiment":
+        """Builds an experiment from a ConfigDict or a mapping.
+
+        Raises:
+            ConfigError: a mistake in the config, with its place.
+        """
+        values = run_folder.to_json(config)
+        built = dict(values)
+        for name, section in SECTIONS.items():
+            if name in values:
+                require(hasattr(values[name], "items"), f"config.{name} = {values[name]!r}: must be a section")
+                built[name] = construct(section, values[name], f"config.{name}")
+        if "config" in values:
+            raise ConfigError(f"config: unknown key 'config'{nearest('config', set(_FIELDS))}")
+        return construct(cls, {**built, "config": values}, "config")
+
+    def check(self) -> tuple[jax.sharding.Mesh, DataSpec]:
+        """Looks for the mistakes that show only on this machine and with these data; compiles nothing.
+
+        Returns:
+            The device mesh and the description of the data.
+
+        Raises:
+            ConfigError: the devices cannot split a batch, or the model does not fit the data.
+        """
+        mesh = self.mesh.build()
+        check_batch_size(self.training.batch_size, mesh)
+        spec = self.data.spec
+        if hasattr(self.family, "check"):
+            try:
+                self.family.check(spec)
+            except ConfigError:
+                raise
+            except ValueError as error:
+                raise ConfigError(f"config.family: {error}") from error
+        return mesh, spec
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "config"]
+
+
+def load_run(workdir: str | os.PathLike[str]) -> Experiment:
+    """Builds the experiment of a run folder from its resolved config; executes no config file.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    return Experiment.from_config(run_folder.read_config(workdir))

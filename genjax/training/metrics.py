@@ -1,0 +1,218 @@
+"""Metrics: averaged over a window of steps, and written to a CSV file, TensorBoard and the console.
+
+The step of a row is the number of steps taken: row 100 is measured on the updates that led to 100 steps. A row is the
+mean over the steps since the row before. `metrics.csv` holds only what the config determines, so that a run that was
+resumed has the same file, bit for bit, as one that was not; rates go to the console and to TensorBoard.
+"""
+
+import contextlib
+import csv
+import io
+import math
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+Row = Mapping[str, float]
+
+
+class Writer(Protocol):
+    """What takes rows."""
+
+    def write(self, step: int, row: Row, rates: Row) -> None:
+        """Takes the means of a window, and the rates, such as steps/s, at which it went by."""
+        ...
+
+    def close(self) -> None:
+        """Flushes and lets go."""
+        ...
+
+
+class Recorder:
+    """Collects the metrics of each step and hands their means to the writers.
+
+    `push` holds the metrics of a step back until the next one is dispatched, so that reading them waits for a step
+    that is done or nearly so, while the device has work.
+    """
+
+    def __init__(
+        self, writers: list[Writer], log_every: int, batch_size: int, window: Mapping[str, Any] | None
+    ) -> None:
+        """Starts, or goes on with, a window.
+
+        Args:
+            writers: take the rows.
+            log_every: steps in a window.
+            batch_size: images a step.
+            window: what `state` gave when the run was saved.
+        """
+        self._writers, self._log_every, self._batch_size = writers, log_every, batch_size
+        self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in (window or {}).items()}
+        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._since: float | None = None  # set when the first step is done: the compilation is in no rate
+        self._steps = 0  # in the rates
+        self._last = 0  # the last step that was collected
+
+    def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes the metrics, possibly not computed yet, of the update that led to `step` steps."""
+        previous, self._pending = self._pending, (step, metrics)
+        self._collect(previous)
+
+    def flush(self, last: bool = False) -> None:
+        """Waits for the step that was pushed last; at the end of a run, writes what is left as a row too."""
+        previous, self._pending = self._pending, None
+        self._collect(previous)
+        if last and self._sums:
+            self._write(self._last)
+
+    def state(self) -> dict[str, list[float]]:
+        """Returns the unfinished window, as JSON values: sum and count of each metric."""
+        return {name: list(pair) for name, pair in self._sums.items()}
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Keeps the time within the context, such as that of sampling, out of the rates."""
+        start = time.perf_counter()
+        yield
+        if self._since is not None:
+            self._since += time.perf_counter() - start
+
+    def _collect(self, pending: tuple[int, Mapping[str, jax.Array]] | None) -> None:
+        if pending is None:
+            return
+        self._last, metrics = pending
+        for name, value in jax.device_get(metrics).items():
+            pair = self._sums.setdefault(name, [0.0, 0])
+            pair[0] += float(value)
+            pair[1] += 1
+        if self._since is None:
+            self._since = time.perf_counter()
+        else:
+            self._steps += 1
+        if self._last % self._log_every == 0:
+            self._write(self._last)
+
+    def _write(self, step: int) -> None:
+        row = {name: total / count for name, (total, count) in self._sums.items()}
+        seconds = time.perf_counter() - (self._since or 0.0)
+        rate = self._steps / seconds if self._steps else math.nan
+        rates = {"steps_per_second": rate, "images_per_second": rate * self._batch_size}
+        for writer in self._writers:
+            writer.write(step, row, rates)
+        self._sums, self._steps, self._since = {}, 0, time.perf_counter()
+
+
+class CSV:
+    """A row a window: `step` and a column a metric; empty where a phase did not run in the window."""
+
+    def __init__(self, path: str | os.PathLike[str], step: int) -> None:
+        """Opens the file and cuts off the rows after `step`, which the run is about to write again."""
+        self._path = pathlib.Path(path)
+        self._columns: list[str] = []
+        rows: list[dict[str, str]] = []
+        if self._path.exists():
+            # A line without its end is what a kill has left of it.
+            lines = self._path.read_text().splitlines(keepends=True)
+            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+            rows = [row for row in reader if int(row["step"]) <= step]
+            self._columns = list(reader.fieldnames or [])
+        self._rewrite(rows)
+
+    def write(self, step: int, row: Row, rates: Row) -> None:
+        """Appends a row; a metric that the file has no column for adds one."""
+        new = [name for name in ("step", *row) if name not in self._columns]
+        if new:
+            with self._path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self._columns += new
+            self._rewrite(rows)
+        values = {"step": str(step)} | {name: repr(float(value)) for name, value in row.items()}
+        with self._path.open("a", newline="") as file:
+            file.write(self._format(values))
+
+    def close(self) -> None:
+        """Does nothing: every row is on disk."""
+
+    def _format(self, row: Mapping[str, str]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow([row.get(name) or "" for name in self._columns])
+        return text.getvalue()
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_name(self._path.name + ".tmp")
+        head = self._format({name: name for name in self._columns}) if self._columns else ""
+        draft.write_text(head + "".join(map(self._format, rows)))
+        os.replace(draft, self._path)
+
+
+class TensorBoard:
+    """Scalars and sample grids as TensorBoard events."""
+
+    def __init__(self, directory: str | os.PathLike[str], step: int) -> None:
+        """Opens the folder; TensorBoard will hide what an earlier process has written after `step`."""
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, step: int, row: Row, rates: Row) -> None:
+        """Writes the row, and the rates under `rate/`."""
+        for name, value in [*row.items(), *((f"rate/{name}", value) for name, value in rates.items())]:
+            self._writer.add_scalar(name, value, step)
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image, uint8 [H, W, 3]."""
+        self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and lets go."""
+        self._writer.close()
+
+
+class Console:
+    """A progress bar on a terminal, a line a row elsewhere."""
+
+    def __init__(self, steps: int, step: int) -> None:
+        """Starts at `step` of `steps`."""
+        self._steps = steps
+        self._console = RichConsole(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("compiling", total=steps, completed=step)
+            self._bar.start()
+
+    def write(self, step: int, row: Row, rates: Row) -> None:
+        """Shows the row: losses on the bar, everything in a line."""
+        rate = f"{rates['steps_per_second']:.3g} steps/s, {rates['images_per_second']:.4g} images/s"
+        if self._bar is not None:
+            losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("/loss"))
+            self._bar.update(self._task, completed=step, description=f"{losses}, {rate}")
+        else:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+            self.say(f"step {step}/{self._steps}: {values}; {rate}")
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False)
+        else:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """Takes the bar down."""
+        if self._bar is not None:
+            self._bar.stop()
