@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import io
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -184,8 +185,8 @@ def _parser(config: TFDS, features: Mapping[str, Any], label: Any) -> Callable[[
     """
     import tensorflow_datasets as tfds
 
-    if config.mock:
-        return dict  # mocked records are decoded
+    if config.mock:  # mocked records are decoded
+        return lambda record: {"image": record["image"], "label": 0 if label is None else record["label"]}
     used = {"image": features["image"]} | ({} if label is None else {"label": label})
     encoded = isinstance(features["image"], tfds.features.Image)
     return functools.partial(
@@ -239,9 +240,10 @@ def _prepared(config: TFDS) -> Any:
         )
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if FORMAT not in formats:
+        again = "It will be prepared again" if builder.name == "digits" else f"Prepare it again: {_command(config)}"
         raise DataError(
             f"{_where(config, builder)}: prepared as {', '.join(formats) or 'nothing'}, not as {FORMAT}. "
-            f"Delete that folder, or name another data_dir, and prepare it again: {_command(config)}"
+            f"Delete that folder, or name another data_dir. {again}"
         )
     return builder
 
@@ -270,11 +272,13 @@ def _prepare(builder: Any) -> None:
 
 
 def _command(config: TFDS) -> str:
-    data_dir = f" --data_dir={shlex.quote(config.data_dir)}" if config.data_dir else ""
-    return (
-        "pip install -e '.[tfds]' (in a checkout), then "
-        f"tfds build {shlex.quote(config.dataset)} --file_format={FORMAT}{data_dir}"
+    # TFDS's own command line does not start without apache_beam, hence Python.
+    place = f", data_dir={json.dumps(config.data_dir)}" if config.data_dir else ""
+    program = (
+        f"import tensorflow_datasets as tfds; "
+        f'tfds.builder({json.dumps(config.dataset)}{place}).download_and_prepare(file_format="{FORMAT}")'
     )
+    return f"pip install -e '.[tfds]' (in a checkout of genjax), then python -c {shlex.quote(program)}"
 
 
 def _where(config: TFDS, builder: Any) -> str:
