@@ -138,7 +138,7 @@ def _describe(template: TrainState, folder: pathlib.Path) -> str:
     (folder / "parameters.txt").write_text("\n\n".join(tables) + "\n")
     counts = {role: parameter_overview.count_parameters(tree) for role, tree in template.params.items()}
     sums = ", ".join(f"{role} {count:,}" for role, count in counts.items())
-    return f"parameters: {sums} (each in {folder / 'parameters.txt'})"
+    return f"parameters: {sums} (listed in {folder / 'parameters.txt'})"
 
 
 def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str, Any]], Any]:

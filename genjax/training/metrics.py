@@ -202,7 +202,8 @@ class Console:
             losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("/loss"))
             self._bar.update(self._task, completed=step, description=f"{losses}, {rate}")
         else:
-            values = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+            losses_first = sorted(row, key=lambda name: not name.endswith("/loss"))
+            values = ", ".join(f"{name} {row[name]:.4g}" for name in losses_first)
             self.say(f"step {step}/{self._steps}: {values}; {rate}")
 
     def say(self, line: str) -> None:

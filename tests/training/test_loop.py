@@ -1,0 +1,179 @@
+"""Whole runs: resumed ones equal unbroken ones bit for bit."""
+
+import csv
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax.config import ConfigError
+from genjax.training import loop
+from genjax.training.experiment import Experiment
+from genjax.training.loop import train
+from tests.training import toys
+
+CONFIGS = {
+    "denoiser": toys.denoiser_config(steps=7, log_every=2, save_every=4, sample_every=3, sample_n=5),
+    "game": toys.game_config(steps=7, log_every=2, save_every=4),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def unbroken(request, tmp_path_factory):
+    experiment = Experiment.from_config(CONFIGS[request.param])
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    return experiment, folder, train(experiment, folder)
+
+
+def at_step(monkeypatch, step, action):
+    """Does something just before a step is dispatched."""
+    real, count = loop.make_global, 0
+
+    def counting(*args):
+        nonlocal count
+        count += 1
+        if count == step:
+            action()
+        return real(*args)
+
+    monkeypatch.setattr(loop, "make_global", counting)
+
+
+def assert_same_bits(a, b):
+    def compare(x, y):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+    jax.tree.map(compare, a, b)
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_ctrl_c_saves_prints_the_command_and_resumes_exactly(unbroken, tmp_path, monkeypatch, capsys):
+    experiment, whole, final = unbroken
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(SystemExit) as stopped:
+            train(experiment, folder, "genjax train --config=here")
+    assert stopped.value.code == 130
+    assert "SIGINT: saved at step 3; to go on: genjax train --config=here" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [row["step"] for row in rows(folder)] == ["2"]
+    assert_same_bits(train(experiment, folder), final)
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_a_crash_loses_what_came_after_the_checkpoint_and_no_more(unbroken, tmp_path, monkeypatch):
+    experiment, whole, final = unbroken
+    folder = tmp_path / "run"
+
+    def crash():
+        raise RuntimeError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, crash)
+        with pytest.raises(RuntimeError):
+            train(experiment, folder)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["4"]
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("6," + "0.5," * (len(rows(folder)[0]) - 2) + "0.5\n7,0.")  # what the killed process had logged
+    assert_same_bits(train(experiment, folder), final)
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_rows_are_means_over_their_steps(unbroken, tmp_path):
+    """A window of two steps is the mean of two windows of one step, and each phase counts where it ran."""
+    experiment, whole, _ = unbroken
+    config = {**experiment.config, "training": {**experiment.config["training"], "log_every": 1}}
+    train(Experiment.from_config(config), tmp_path / "run")
+    single = {int(row["step"]): row for row in rows(tmp_path / "run")}
+    assert list(single) == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["step"] for row in rows(whole)] == ["2", "4", "6", "7"]
+    for row, members in zip(rows(whole), ((1, 2), (3, 4), (5, 6), (7,)), strict=True):
+        for name in set(row) - {"step"}:
+            values = [float(single[step][name]) for step in members if single[step][name]]
+            assert (row[name] == "") == (values == [])
+            if values:
+                assert float(row[name]) == pytest.approx(np.mean(values), rel=1e-12)
+
+
+def test_a_longer_run_goes_on(unbroken, tmp_path, capsys):
+    experiment, _, final = unbroken
+    config = {**experiment.config, "training": {**experiment.config["training"], "steps": 5}}
+    folder = tmp_path / "run"
+    train(Experiment.from_config(config), folder)
+    assert_same_bits(train(experiment, folder), final)
+    assert "config.training.steps: 5 -> 7" in capsys.readouterr().out
+    before = sorted((folder / "checkpoints").rglob("*"))
+    assert_same_bits(train(experiment, folder), final)  # done already
+    assert sorted((folder / "checkpoints").rglob("*")) == before
+
+
+def test_run_folder_holds_what_it_should():
+    config = CONFIGS["denoiser"]
+    assert {"config.json", "versions.json", "metrics.csv", "parameters.txt", "tensorboard", "samples", "checkpoints"}
+    assert config["training"]["steps"] == 7
+
+
+def test_sample_grids(unbroken):
+    experiment, folder, _ = unbroken
+    every = experiment.training.sample_every
+    names = sorted(path.name for path in folder.glob("samples/*.png"))
+    assert names == (["00000003.png", "00000006.png", "00000007.png"] if every else [])
+    for name in names:
+        assert Image.open(folder / "samples" / name).size == (3 * 33 + 1, 2 * 33 + 1)
+
+
+def test_mistakes_come_before_anything_is_written(tmp_path):
+    config = toys.denoiser_config()
+    config["optimizers"]["network"]["freeze"] = ["^heed"]
+    with pytest.raises(ConfigError, match="config.optimizers.network: freeze: .* matches no parameter"):
+        train(Experiment.from_config(config), tmp_path / "run")
+    with pytest.raises(ConfigError, match="the network cannot divide"):
+        train(Experiment.from_config({**config, "family": {"name": "toy_denoiser", "divisor": 3}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_experiments_folder_is_refused(unbroken, tmp_path):
+    experiment, folder, _ = unbroken
+    with pytest.raises(ConfigError, match="config.seed: 3 -> 4"):
+        train(Experiment.from_config({**experiment.config, "seed": 4}), folder)
+
+
+_SCRIPT = """
+import sys
+from tests.training import toys
+from genjax.training.experiment import Experiment
+from genjax.training.loop import train
+train(Experiment.from_config(toys.denoiser_config(steps=10**9, log_every=5, save_every=0)), sys.argv[1])
+"""
+
+
+def test_sigterm_from_outside(tmp_path):
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout:
+                if line.startswith("step 5/"):
+                    process.send_signal(signal.SIGTERM)
+                    break
+            rest = process.stdout.read()
+        finally:
+            process.kill() if process.poll() is None and not rest else None
+    assert process.returncode == 143
+    assert f"to go on: genjax train --workdir={tmp_path / 'run'}" in rest
+    steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert steps and f"SIGTERM: saved at step {steps[0]};" in rest

@@ -1,0 +1,159 @@
+"""Windows, step numbers and the CSV file."""
+
+import csv
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.training.grids import make_grid, save_grid
+from genjax.training.metrics import CSV, Console, Recorder, TensorBoard
+
+
+class Rows:
+    """A writer that remembers."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, step, row, rates):
+        self.rows.append((step, dict(row), dict(rates)))
+
+    def close(self):
+        pass
+
+
+def feed(recorder, steps):
+    for step in steps:
+        recorder.push(step, {"a/loss": jnp.float32(step), **({"b/loss": jnp.float32(10)} if step % 4 == 1 else {})})
+
+
+def test_a_row_is_the_mean_of_the_steps_up_to_its_number():
+    writer = Rows()
+    recorder = Recorder([writer], 3, 8, None)
+    feed(recorder, range(1, 8))
+    assert [step for step, _, _ in writer.rows] == [3, 6]  # step 7 is held back
+    recorder.flush(last=True)
+    assert [(step, row) for step, row, _ in writer.rows] == [
+        (3, {"a/loss": 2.0, "b/loss": 10.0}),
+        (6, {"a/loss": 5.0, "b/loss": 10.0}),
+        (7, {"a/loss": 7.0}),
+    ]
+
+
+def test_a_step_is_read_when_the_next_one_is_dispatched():
+    writer = Rows()
+    recorder = Recorder([writer], 1, 8, None)
+    recorder.push(1, {"a/loss": jnp.float32(1)})
+    assert writer.rows == []
+    recorder.push(2, {"a/loss": jnp.float32(2)})
+    assert [step for step, _, _ in writer.rows] == [1]
+
+
+def test_a_full_last_window_is_written_once():
+    writer = Rows()
+    recorder = Recorder([writer], 2, 8, None)
+    feed(recorder, range(1, 5))
+    recorder.flush()
+    recorder.flush(last=True)
+    assert [step for step, _, _ in writer.rows] == [2, 4]
+
+
+def test_a_window_goes_on_after_a_resume():
+    whole, first, second = Rows(), Rows(), Rows()
+    recorder = Recorder([whole], 4, 8, None)
+    feed(recorder, range(1, 9))
+    recorder.flush(last=True)
+    recorder = Recorder([first], 4, 8, None)
+    feed(recorder, range(1, 7))
+    recorder.flush()
+    recorder = Recorder([second], 4, 8, json.loads(json.dumps(recorder.state())))
+    feed(recorder, range(7, 9))
+    recorder.flush(last=True)
+    assert [row[:2] for row in first.rows + second.rows] == [row[:2] for row in whole.rows]
+
+
+def test_rates_leave_pauses_out():
+    import time
+
+    writer = Rows()
+    recorder = Recorder([writer], 3, 8, None)
+    start = time.perf_counter()
+    for step in range(1, 4):
+        recorder.push(step, {})
+        with recorder.pause():
+            time.sleep(0.2)
+    recorder.push(4, {"a/loss": jnp.float32(0)})
+    recorder.flush(last=True)
+    assert time.perf_counter() - start > 0.6
+    rates = writer.rows[0][2]
+    assert rates["steps_per_second"] > 2 / 0.2
+    assert rates["images_per_second"] == pytest.approx(8 * rates["steps_per_second"])
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_keeps_every_digit_and_leaves_gaps_empty(tmp_path):
+    file = CSV(tmp_path / "metrics.csv", 0)
+    file.write(2, {"a/loss": 1 / 3, "b/loss": float("nan")}, {})
+    file.write(4, {"a/loss": 0.0}, {})
+    file.write(6, {"a/loss": 1.0, "c,d": 2.0}, {})
+    rows = read(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    assert float(rows[0]["a/loss"]) == 1 / 3
+    assert rows[0]["b/loss"] == "nan"
+    assert rows[1] == {"step": "4", "a/loss": "0.0", "b/loss": "", "c,d": ""}
+    assert rows[2]["c,d"] == "2.0"
+
+
+def test_csv_is_cut_at_the_restored_step(tmp_path):
+    path = tmp_path / "metrics.csv"
+    file = CSV(path, 0)
+    for step in (2, 4, 6):
+        file.write(step, {"a/loss": step / 7}, {})
+    before = path.read_text()
+    with path.open("a") as broken:
+        broken.write("8,0.1")  # killed within a line
+    CSV(path, 6)
+    assert path.read_text() == before
+    again = CSV(path, 4)
+    assert [row["step"] for row in read(path)] == ["2", "4"]
+    again.write(6, {"a/loss": 6 / 7}, {})
+    assert path.read_text() == before
+    CSV(path, 0)
+    assert read(path) == []
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    board = TensorBoard(tmp_path, 0)
+    board.write(1, {"a/loss": 0.5}, {"steps_per_second": 2.0})
+    board.write_image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+    board.close()
+    data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert all(tag in data for tag in (b"a/loss", b"rate/steps_per_second", b"samples"))
+
+
+def test_console_prints_plain_lines_into_a_log(capsys):
+    console = Console(10, 0)
+    console.write(5, {"a/grad_norm": 2.0, "a/loss": 0.25}, {"steps_per_second": 4.0, "images_per_second": 32.0})
+    console.say("[bold]as it is")
+    console.close()
+    assert capsys.readouterr().out == (
+        "step 5/10: a/loss 0.25, a/grad_norm 2; 4 steps/s, 32 images/s\n[bold]as it is\n"
+    )
+
+
+def test_grid_places_images_by_row(tmp_path):
+    images = np.stack([np.full((32, 32, 1), value, np.uint8) for value in (10, 20, 30, 40, 50)])
+    grid = make_grid(images)
+    assert grid.shape == (2 * 33 + 1, 3 * 33 + 1, 3)
+    assert [grid[16, 16, 0], grid[16, 49, 0], grid[49, 16, 0], grid[49, 82, 0]] == [10, 20, 40, 255]
+    assert make_grid(images[:, :8, :8]).shape == grid.shape  # small images are enlarged
+    from PIL import Image
+
+    save_grid(images, tmp_path / "new" / "grid.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "grid.png")), grid)
