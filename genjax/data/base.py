@@ -27,12 +27,14 @@ class DataSpec:
         num_classes: number of labels, or None for unlabelled data.
         size: number of images.
         class_names: one name a class, or None where the classes have none.
+        in_memory: whether the decoded images are in memory, so that gathering a batch is no more than a copy.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int | None
     size: int
     class_names: tuple[str, ...] | None = None
+    in_memory: bool = True
 
 
 class Source(Protocol):

@@ -148,7 +148,7 @@ def _open(config: Folder) -> _Contents:
         return batch_of(np.stack(found), None if kept_labels is None else kept_labels[indices])
 
     captions = tuple(str(entries[i].text) for i in kept) if entries[0].text is not None else None
-    spec = DataSpec(shape, num_classes, len(kept), class_names)
+    spec = DataSpec(shape, num_classes, len(kept), class_names, in_memory=keep)
     return _Contents(Opened(spec, in_memory(arrays, kept_labels) if keep else gather), captions, skipped)
 
 

@@ -6,6 +6,7 @@ the reading, with whole batches as its items: item by item costs more than the g
 """
 
 import functools
+import os
 import sys
 from collections.abc import Iterator
 
@@ -78,7 +79,7 @@ def batches(
     batch_size: int,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
-    prefetch: int = 4,
+    prefetch: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the batches from `start_step` on, for ever.
 
@@ -88,7 +89,8 @@ def batches(
         batch_size: images in the whole batch, over all hosts.
         start_step: number of the first batch; starting at k equals skipping k batches.
         shard: (index, count), see `batch_at`.
-        prefetch: batches that threads read ahead; 0 reads each batch when it is asked for.
+        prefetch: batches that threads read ahead; 0 reads each batch when it is asked for. None is 0 for data in
+            memory, where threads cost more than the copy that they save, and one batch a CPU core otherwise.
 
     Raises:
         ValueError: a number is out of range, or the batch does not split.
@@ -96,8 +98,10 @@ def batches(
     """
     import grain  # takes a second to import
 
-    require(prefetch >= 0, f"prefetch = {prefetch}: must be at least 0")
+    require(prefetch is None or prefetch >= 0, f"prefetch = {prefetch}: must be at least 0")
     _shard_indices(source, seed, start_step, batch_size, shard)  # so that mistakes are raised here, not in a thread
+    if prefetch is None:
+        prefetch = 0 if source.spec.in_memory else os.cpu_count() or 1
     read = grain.ReadOptions(num_threads=min(prefetch, 16), prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.source(_Steps(source, seed, batch_size, start_step, shard))
     return iter(dataset.to_iter_dataset(read))

@@ -109,9 +109,10 @@ def _open(config: TFDS) -> Opened:
             raise DataError(f"{_where(config, builder)}: the split is empty")
 
         names = None if label is None else tuple(label.names)
-        spec = DataSpec(shape, None if label is None else label.num_classes, size, names)
+        keep = config.mock or fits(size, shape, config.memory_limit)
+        spec = DataSpec(shape, None if label is None else label.num_classes, size, names, in_memory=keep)
         reader = _Reader(config, _where(config, builder), records, _parser(config, features, label), shape)
-        if config.mock or fits(size, shape, config.memory_limit):
+        if keep:
             return Opened(spec, reader.load(size, label is not None))
         return Opened(spec, functools.partial(reader.gather, labelled=label is not None))
 

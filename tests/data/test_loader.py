@@ -50,7 +50,7 @@ def test_places_in_an_epoch_are_uniform():
     assert ((counts - 250) ** 2 / 250).sum() < 29.9
 
 
-@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("prefetch", [None, 0, 3])
 @pytest.mark.parametrize("start", [0, 1, 17, 10**9])
 def test_starting_at_a_step_is_skipping_to_it(prefetch, start):
     found = first(loader.batches(Numbers(), 5, 32, start_step=start, prefetch=prefetch), 5)
@@ -93,7 +93,7 @@ def test_an_error_in_a_thread_reaches_the_reader():
             self.gather = lambda indices: (_ for _ in ()).throw(ValueError("image 7 is broken"))
 
     with pytest.raises(ValueError, match="image 7 is broken"):
-        next(loader.batches(Broken(), 0, 8))
+        next(loader.batches(Broken(), 0, 8, prefetch=2))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import io
+import itertools
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from genjax import config
-from genjax.data import TFDS, DataError
+from genjax.data import TFDS, DataError, loader
 
 
 def encoded(array, suffix):
@@ -86,9 +87,14 @@ def test_an_image_that_does_not_fit_is_named(pictures_dir):
 
 def test_above_the_memory_limit_nothing_changes(digits_dir):
     in_memory, on_demand = TFDS(data_dir=digits_dir), TFDS(data_dir=digits_dir, memory_limit=1000)
+    assert in_memory.spec.in_memory and not on_demand.spec.in_memory
     indices = np.array([3, 1400, 3, 77])
     for key, value in in_memory.gather(indices).items():
         np.testing.assert_array_equal(on_demand.gather(indices)[key], value)
+    for threads, inline in zip(
+        itertools.islice(loader.batches(on_demand, 0, 100), 20), loader.batches(in_memory, 0, 100), strict=False
+    ):
+        np.testing.assert_array_equal(threads["image"], inline["image"])
 
 
 def test_decoded_images_are_resized_too(digits_dir):
