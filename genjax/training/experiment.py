@@ -124,7 +124,8 @@ class Experiment:
         built = dict(values)
         for name, section in SECTIONS.items():
             if name in values:
-                require(hasattr(values[name], "items"), f"config.{name} = {values[name]!r}: must be a section")
+                if not isinstance(values[name], dict):
+                    raise ConfigError(f"config.{name} = {values[name]!r}: must be a section")
                 built[name] = construct(section, values[name], f"config.{name}")
         if "config" in values:
             raise ConfigError(f"config: unknown key 'config'{nearest('config', set(_FIELDS))}")

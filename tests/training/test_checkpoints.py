@@ -89,6 +89,7 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     (tmp_path / "2.orbax-checkpoint-tmp" / "params").mkdir()
     again = Checkpoints(tmp_path)
     assert again.latest_step() == 1
+    again.save(2, state)
     again.close()
     assert not (tmp_path / "2.orbax-checkpoint-tmp").exists()
 

@@ -19,7 +19,8 @@ from genjax.training.experiment import Experiment
 from genjax.training.loop import train
 
 def config(data, fsdp, **training):
-    return toys.denoiser_config(log_every=1, **training) | {"mesh": {"data": data, "fsdp": fsdp}}
+    training = {"log_every": 1, "compile_cache": sys.argv[1] + "/programs"} | training
+    return toys.denoiser_config(**training) | {"mesh": {"data": data, "fsdp": fsdp}}
 
 def leaves(state):
     return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves((state.params, state.ema))]
