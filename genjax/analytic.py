@@ -36,8 +36,8 @@ class Gaussian:
 
     def _function_of_covariance(self, function: Any, x: Array) -> Array:
         """Applies f(C) to vectors x [B, D]."""
-        eigenvalues, vectors = np.linalg.eigh(np.asarray(self.covariance, np.float64))
-        vectors = jnp.asarray(vectors, x.dtype)
+        eigenvalues, eigenvectors = np.linalg.eigh(np.asarray(self.covariance, np.float64))
+        vectors = jnp.asarray(eigenvectors, x.dtype)
         return (x @ vectors * function(jnp.asarray(eigenvalues.clip(0.0), x.dtype))) @ vectors.T
 
     def sample(self, key: Array, n: int) -> Array:

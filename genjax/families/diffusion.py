@@ -26,8 +26,8 @@ class Diffusion:
     """Denoising diffusion: regress on a target of x_0 and noise, at random noise levels (Ho et al. 2020, algorithm 1).
 
     Attributes:
-        network: maps (c_in x_t [B, H, W, C], noise label [B], cond) to an output [B, H, W, C].
         image_shape: (H, W, C).
+        network: maps (c_in x_t [B, H, W, C], noise label [B], cond) to an output [B, H, W, C].
         process: the path from data to noise.
         parameterization: what the output means.
         weighting: weight of the loss at each noise level.
@@ -38,8 +38,8 @@ class Diffusion:
         sampler: how it generates.
     """
 
-    network: Any = component("network")
     image_shape: tuple[int, int, int]
+    network: Any = component("network")
     process: Process = component("process", LinearVP())
     parameterization: Parameterization = component("parameterization", Eps())
     weighting: Weighting = component("weighting", Uniform())

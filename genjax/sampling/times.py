@@ -79,7 +79,7 @@ def log_snr(process: Process, steps: int, *, t_max: float | None = None, t_min: 
         ValueError: `steps` or the ends are out of range, or log-SNR is infinite at one of them.
     """
     ends, limits = _finite_ends(process, steps, t_max, t_min)
-    return _from_log_snr(process, np.linspace(*limits, steps + 1), ends)
+    return _from_log_snr(process, np.linspace(limits[0], limits[1], steps + 1), ends)
 
 
 @register("times", "karras", reference="karras2022elucidating")
@@ -103,7 +103,8 @@ def karras(
     """
     require(rho > 0, f"rho = {rho}: must be positive")
     ends, limits = _finite_ends(process, steps, t_max, t_min)
-    ratio = np.linspace(*np.exp(-0.5 / rho * limits), steps + 1) ** rho
+    start, end = np.exp(-0.5 / rho * limits)
+    ratio = np.linspace(start, end, steps + 1) ** rho
     return _from_log_snr(process, -2.0 * np.log(ratio), ends)
 
 

@@ -51,7 +51,9 @@ def _posterior(n: Nodes, eta: float) -> FirstOrderPlan:
 
 
 class _FirstOrder(SingleStep):
-    stochastic: bool
+    @property
+    def stochastic(self) -> bool:
+        return False
 
     def step(
         self, denoise: Denoiser, x: Array, plan_i: FirstOrderPlan, carry: Carry, keys: Array
