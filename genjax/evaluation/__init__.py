@@ -1,0 +1,1 @@
+"""Feature networks, distances, manifests, pictures and the report of a run."""
