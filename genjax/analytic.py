@@ -35,15 +35,15 @@ class Gaussian:
         )
 
     def _function_of_covariance(self, function: Any, x: Array) -> Array:
-        """Applies f(C) to vectors x [B, D]."""
+        """Applies f(C) to vectors x [B, D]; f maps eigenvalues [1, D] to [1, D] or [B, D]."""
         eigenvalues, eigenvectors = np.linalg.eigh(np.asarray(self.covariance, np.float64))
         vectors = jnp.asarray(eigenvectors, x.dtype)
-        return (x @ vectors * function(jnp.asarray(eigenvalues.clip(0.0), x.dtype))) @ vectors.T
+        return (x @ vectors * function(jnp.asarray(eigenvalues.clip(0.0), x.dtype)[None])) @ vectors.T
 
     def sample(self, key: Array, n: int) -> Array:
         """Draws n samples [n, D]."""
         eps = jax.random.normal(key, (n, len(self.mean)))
-        return jnp.asarray(self.mean, eps.dtype)[None] + self._function_of_covariance(lambda c: jnp.sqrt(c)[None], eps)
+        return jnp.asarray(self.mean, eps.dtype)[None] + self._function_of_covariance(jnp.sqrt, eps)
 
     def denoise(self, process: Process, x_t: Array, t: Array) -> Array:
         """Returns E[x_0 | x_t] = mean + alpha C (alpha^2 C + sigma^2)^-1 (x_t - alpha mean), [B, D]."""
@@ -61,10 +61,8 @@ class Gaussian:
         alpha, sigma = _scales(process, x_t, t)
         eigenvalues = jnp.asarray(np.linalg.eigvalsh(self.covariance).clip(0.0), x_t.dtype)
         residual = x_t - alpha * jnp.asarray(self.mean, x_t.dtype)[None]
-        whitened = self._function_of_covariance(
-            lambda c: (alpha**2 * c + sigma**2) ** -0.5 * jnp.ones_like(x_t), residual
-        )
-        log_det = jnp.sum(jnp.log(jnp.ravel(alpha) ** 2 * eigenvalues + jnp.ravel(sigma) ** 2))
+        whitened = self._function_of_covariance(lambda c: (alpha**2 * c + sigma**2) ** -0.5, residual)
+        log_det = jnp.sum(jnp.log(alpha**2 * eigenvalues[None] + sigma**2), -1)
         return -0.5 * (jnp.sum(whitened**2, -1) + log_det + eigenvalues.size * jnp.log(2 * jnp.pi))
 
     def flow(self, process: Process, x_t: Array, t: Any, s: Any) -> Array:

@@ -185,10 +185,8 @@ class Velocity(_TimeLabelled):
     On the straight path that is eps - x_0. Papers that count time from noise to data have the opposite sign.
     """
 
-    def _solve(self, t: Array, process: Process) -> tuple[Array, Array]:
-        # With r = sigma / sigma', x_t - r F = (alpha - r alpha') x_0: no division by what may be zero or infinite.
-        ratio = process.sigma(t) / process.d_sigma(t)
-        return ratio, process.alpha(t) - ratio * process.d_alpha(t)
+    def _determinant(self, t: Array, process: Process) -> Array:
+        return process.d_sigma(t) * process.alpha(t) - process.sigma(t) * process.d_alpha(t)
 
     def target(self, x_0: Array, eps: Array, t: Array, process: Process) -> Array:
         """Returns alpha' x_0 + sigma' eps."""
@@ -196,13 +194,12 @@ class Velocity(_TimeLabelled):
 
     def to_x0(self, output: Array, x_t: Array, t: Array, process: Process) -> Array:
         """Returns (sigma' x_t - sigma F) / (sigma' alpha - sigma alpha')."""
-        ratio, scale = self._solve(t, process)
-        return (x_t - expand(ratio, x_t) * output) / expand(scale, x_t)
+        d_sigma, sigma = expand(process.d_sigma(t), x_t), expand(process.sigma(t), x_t)
+        return (d_sigma * x_t - sigma * output) / expand(self._determinant(t, process), x_t)
 
     def eps_scale(self, t: Array, process: Process) -> Array:
-        """Returns (alpha / sigma') / (alpha - (sigma / sigma') alpha')."""
-        _, scale = self._solve(t, process)
-        return process.alpha(t) / process.d_sigma(t) / scale
+        """Returns alpha / (sigma' alpha - sigma alpha')."""
+        return process.alpha(t) / self._determinant(t, process)
 
 
 @register("parameterization", "edm", reference="karras2022elucidating")

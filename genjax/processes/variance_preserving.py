@@ -57,6 +57,7 @@ class _LinearRate:
     def _time(self, integral: Any) -> Any:
         # The root of the quadratic in the form that does not cancel; it also covers beta_min = beta_max.
         xp = namespace(integral)
+        integral = xp.minimum(integral, self._integral(1.0))
         root = xp.sqrt(self.beta_min**2 + 2.0 * (self.beta_max - self.beta_min) * integral)
         return clip_time(2.0 * integral / (self.beta_min + root))
 

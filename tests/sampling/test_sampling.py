@@ -1,0 +1,167 @@
+"""The scan, time grids and guidance."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import processes, sampling, solvers
+from genjax.config import ConfigError, build
+from tests.solvers.targets import MIXTURE, PROCESSES
+
+VP = PROCESSES["linear_vp"]
+KEY = jax.random.key(0)
+X = jnp.linspace(-1.0, 1.0, 4)[:, None]
+
+
+def test_final_denoise_is_one_more_evaluation():
+    denoise, times = MIXTURE.denoiser(VP), np.array([0.9, 0.5, 0.1])
+    plain = sampling.solve(KEY, denoise, VP, solvers.DDIM(), times, X)
+    final = sampling.solve(KEY, denoise, VP, solvers.DDIM(), times, X, final="denoise")
+    np.testing.assert_allclose(final, denoise(plain, 0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("concrete", [True, False])
+def test_final_denoise_without_noise_is_the_state(concrete):
+    times = np.array([0.9, 0.5, 0.0])
+    run = lambda times, final: sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solvers.DDIM(), times, X, final=final)  # noqa: E731
+    if concrete:
+        np.testing.assert_array_equal(run(times, "denoise"), run(times, "none"))
+    else:
+        traced = jax.jit(lambda times: (run(times, "denoise"), run(times, "none")))(times)
+        np.testing.assert_allclose(*traced, rtol=1e-6)
+
+
+def test_traced_times_give_the_same_as_concrete_ones():
+    times = np.array([1.0, 0.6, 0.3, 0.05])
+    for solver in (solvers.DDIM(), solvers.DPMpp2M(), solvers.Heun(), solvers.Heun("t")):
+        run = lambda times: sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solver, times, X)  # noqa: B023, E731
+        np.testing.assert_allclose(jax.jit(run)(times), run(times), rtol=2e-4, atol=2e-5)
+
+
+def test_trace_has_the_state_and_its_estimate_before_each_step():
+    denoise, times = MIXTURE.denoiser(VP), np.array([0.9, 0.5, 0.2, 0.1])
+    for solver in (solvers.DDIM(), solvers.Heun(), solvers.DPMpp2M()):
+        end, (states, estimates, at) = sampling.solve(
+            KEY, denoise, VP, solver, times, X, trace=lambda x_t, x_0, t: (x_t, x_0, t)
+        )
+        assert states.shape == (3, *X.shape) and end.shape == X.shape
+        np.testing.assert_allclose(at, times[:-1], rtol=1e-6)
+        np.testing.assert_array_equal(states[0], X)
+        for x_t, x_0, t in zip(states, estimates, at, strict=True):
+            np.testing.assert_allclose(x_0, denoise(x_t, t), rtol=1e-5, atol=1e-6)
+
+
+def test_memory_and_compile_size_do_not_grow_with_steps():
+    def compiled(steps):
+        times = sampling.times.uniform(VP, steps)
+        run = jax.jit(lambda x: sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solvers.DPMpp2M(), times, x))
+        return run.lower(jnp.zeros((512, 1))).compile()
+
+    short, long = compiled(10), compiled(1000)
+    plan_bytes = 990 * 8 * 4  # the plan itself: a few numbers a step
+    grown = long.memory_analysis().temp_size_in_bytes - short.memory_analysis().temp_size_in_bytes
+    assert grown <= plan_bytes
+    assert long.as_text().count("\n") == short.as_text().count("\n")
+
+
+def test_a_sweep_over_scales_and_seeds_is_one_compilation():
+    label = jnp.arange(4) % 3
+    traces = []
+
+    @jax.jit
+    def run(key, scale):
+        traces.append(1)
+        guided = sampling.guidance.classifier_free(
+            MIXTURE.denoiser(VP), {"label": label}, {"label": -jnp.ones(4, jnp.int32)}, scale
+        )
+        return sampling.sample(key, guided, VP, solvers.DDIM(), sampling.times.uniform(VP, 5), (4, 1))
+
+    swept = jax.vmap(jax.vmap(run, (None, 0)), (0, None))(jax.random.split(KEY, 3), jnp.array([1.0, 2.0, 5.0]))
+    assert swept.shape == (3, 3, 4, 1) and len(traces) == 1
+
+
+def test_sample_starts_at_the_noise_of_the_first_time():
+    process = processes.VE()
+    seen = sampling.sample(
+        KEY, lambda x, t: x, process, solvers.DDIM(), [0.5, 0.4], (5000, 1), final="none", trace=lambda x, x_0, t: x
+    )[1]
+    assert float(seen[0].std()) == pytest.approx(float(process.sigma(np.float64(0.5))), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "times, words",
+    [
+        ([0.5], "at least 2"),
+        ([1.0, 0.5, 0.5], r"times\[1\] = 0.5, times\[2\] = 0.5"),
+        ([1.0, 0.2, 0.5, 0.1], r"times\[1\] = 0.2, times\[2\] = 0.5"),
+        ([1.2, 0.5], r"in \[0, 1\]"),
+        ([0.0, 0.5], "sigma = 0"),
+    ],
+)
+def test_wrong_times_are_named(times, words):
+    with pytest.raises(ValueError, match=words):
+        sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solvers.DDIM(), times, X)
+
+
+def test_other_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="final = 'denoised'"):
+        sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solvers.DDIM(), [1.0, 0.5], X, final="denoised")
+    with pytest.raises(ValueError, match="bfloat16"):
+        sampling.solve(KEY, MIXTURE.denoiser(VP), VP, solvers.DDIM(), [1.0, 0.5], X.astype(jnp.bfloat16))
+    with pytest.raises(ConfigError, match="solver.eta|eta = 1.5"):
+        build("solver", dict(name="ddim", eta=1.5))
+    with pytest.raises(ConfigError, match="'dpmpp_2m'"):
+        build("solver", dict(name="dpm++_2m"))
+
+
+GRIDS = ["uniform", "log_snr", "karras", "trailing", "leading", "linspace"]
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_grids_fall_from_noise_to_data(grid, process):
+    for steps in (1, 2, 10, 100):
+        times = build("times", dict(name=grid))(process, steps)
+        assert times.shape == (steps + 1,) and times.dtype == np.float64
+        assert np.all(np.diff(times) < 0) and 0.0 <= times[-1] and times[0] <= 1.0
+    with pytest.raises(ValueError, match="steps = 0"):
+        build("times", dict(name=grid))(process, 0)
+
+
+def test_published_grids():
+    def indices(times):
+        return np.round(times[:-1] * 1000 - 1).astype(int).tolist()
+
+    chain = processes.DiscreteVP()
+    assert indices(sampling.times.leading(chain, 10)) == [901, 801, 701, 601, 501, 401, 301, 201, 101, 1]
+    assert indices(sampling.times.linspace(chain, 10)) == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+    assert indices(sampling.times.trailing(chain, 10)) == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+
+
+def test_log_snr_grid_is_even_and_keeps_its_ends():
+    times = sampling.times.log_snr(VP, 20, t_min=0.01)
+    steps = np.diff(VP.log_snr(times))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+    assert times[0] == 1.0 and times[-1] == 0.01
+    with pytest.raises(ValueError, match="log-SNR is infinite"):
+        sampling.times.log_snr(VP, 5, t_min=0.0)
+    with pytest.raises(ValueError, match="t_max = 0.5, t_min = 0.7"):
+        sampling.times.uniform(VP, 5, t_max=0.5, t_min=0.7)
+
+
+def test_classifier_free_guidance():
+    label = {"label": jnp.array([0, 1, 2, 1])}
+    null = {"label": jnp.full(4, -1)}
+    denoise = MIXTURE.denoiser(VP)
+    t = jnp.float32(0.5)
+    conditioned, alone = denoise(X, t, label), denoise(X, t, null)
+
+    def guided(scale):
+        return sampling.guidance.classifier_free(denoise, label, null, scale)(X, t)
+
+    np.testing.assert_allclose(guided(1.0), conditioned, rtol=1e-6)
+    np.testing.assert_allclose(guided(jnp.float32(1.0)), conditioned, rtol=1e-5)
+    np.testing.assert_allclose(guided(0.0), alone, rtol=1e-6)
+    np.testing.assert_allclose(guided(3.0), alone + 3.0 * (conditioned - alone), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(guided(3.0), conditioned)
