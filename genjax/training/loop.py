@@ -5,23 +5,28 @@ import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 from genjax.data.loader import batches
 from genjax.data.transforms import preprocess, to_uint8
 from genjax.families.base import DataSpec
-from genjax.training import checkpoints, grids, metrics, run_folder
+from genjax.training import run_folder
+from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.experiment import Experiment
+from genjax.training.grids import save_grid
 from genjax.training.interrupts import Interrupts
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
+from genjax.training.metrics import CSV, Console, Recorder, TensorBoard
+from genjax.training.optimizers import Optimizer
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
-from genjax.training.step import drop_skipped, make_train_step
+from genjax.training.step import make_train_step, skipped
 
 _SAMPLES = 2**31 - 1  # folded into the seed for the sample grids; no step has this number
 
@@ -43,8 +48,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         ConfigError: a mistake in the config, or a folder of another run; before anything is compiled.
         SystemExit: after a signal: with 130 for SIGINT, 143 for SIGTERM.
     """
-    config = experiment.training
-    folder = pathlib.Path(workdir)
+    config, folder = experiment.training, pathlib.Path(workdir)
     mesh, spec = experiment.check()
     create = functools.partial(create_state, experiment, spec)
     template = _with_sharding(jax.eval_shape(create), mesh)
@@ -54,53 +58,70 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         _enable_compile_cache(config.compile_cache)
 
     with contextlib.ExitStack() as stack:
-        saved = checkpoints.Checkpoints(folder / checkpoints.DIRECTORY, config.keep)
-        stack.callback(saved.close)
+        saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
         state, window, start = _restore_or_create(saved, create, template)
         run_folder.record_start(folder, start)
 
-        writers, console, board = _open_writers(folder, start, config.steps)
-        for writer in writers:
-            stack.callback(writer.close)
+        console = stack.enter_context(contextlib.closing(Console(config.steps, start)))
+        board = stack.enter_context(contextlib.closing(TensorBoard(folder / "tensorboard", start)))
+        table = CSV(folder / "metrics.csv", start)
         for line in filter(None, [note, _describe(template, folder), f"{folder}: from step {start} to {config.steps}"]):
             console.say(line)
-        recorder = metrics.Recorder(writers, config.log_every, config.batch_size, window)
-        sample = _make_sampler(experiment, spec)
 
-        phases = experiment.family.phases()
-        placing = batch_sharding(mesh)
-        step_function = make_train_step(
-            experiment.family, optimizers, experiment.ema, functools.partial(preprocess, flip=experiment.data.flip)
-        )
-        placed = jax.tree.map(lambda leaf: leaf.sharding, template)
-        step_function = jax.jit(
-            step_function, in_shardings=(placed, placing), out_shardings=(placed, None), donate_argnums=0
-        )
+        train_step, names = _compile(experiment, optimizers, template, mesh)
+        recorder = Recorder(names, [table, board, console], config.log_every, config.batch_size, window)
+        draw = _make_sampler(experiment, spec)
+        phases, placing = experiment.family.phases(), batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
         stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
-
         interrupts = stack.enter_context(Interrupts())
+
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
-            state, measured = step_function(state, make_global(next(stream), placing))
-            recorder.push(step, drop_skipped(phases, step - 1, measured))
-            last = step == config.steps
-            if config.sample_every and (step % config.sample_every == 0 or last):
+            state, measured = train_step(state, make_global(next(stream), placing))
+            recorder.push(step, measured, skipped(phases, step - 1))
+            last, signal = step == config.steps, interrupts.received
+            if config.sample_every and (last or step % config.sample_every == 0):
                 recorder.flush()
                 with recorder.pause():
-                    grid = grids.save_grid(sample(sampling_params(state)), folder / "samples" / f"{step:08d}.png")
+                    grid = save_grid(draw(sampling_params(state)), folder / "samples" / f"{step:08d}.png")
                     board.write_image(step, "samples", grid)
-            if last or interrupts.received or (config.save_every and step % config.save_every == 0):
+            if last or signal or (config.save_every and step % config.save_every == 0):
                 recorder.flush(last)
                 with recorder.pause():
                     saved.save(step, state, {"window": recorder.state()})
-            if interrupts.received and not last:
+            if signal and not last:
                 saved.wait()
                 command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
-                console.say(f"{interrupts.received.name}: saved at step {step}; to go on: {command}")
+                console.say(f"{signal.name}: saved at step {step}; to go on: {command}")
                 raise SystemExit(interrupts.exit_code)
         saved.wait()
-        console.say(f"{folder}: done at step {max(start, config.steps)}")
+        console.say(f"{folder}: done at step {config.steps}")
     return state
+
+
+def _compile(
+    experiment: Experiment, optimizers: Mapping[str, Optimizer], template: TrainState, mesh: jax.sharding.Mesh
+) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Array]], list[str]]:
+    """Returns the jitted step, whose metrics are one array, and the list that holds their names once it has run."""
+    prepare = functools.partial(preprocess, flip=experiment.data.flip)
+    step = make_train_step(experiment.family, optimizers, experiment.ema, prepare)
+    names: list[str] = []
+
+    def packed(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
+        state, measured = step(state, batch)
+        names[:] = measured  # while tracing: to trace only for the names would take seconds for a large network
+        return state, jnp.stack(list(measured.values()))
+
+    placed = jax.tree.map(lambda leaf: leaf.sharding, template)
+    whole = NamedSharding(mesh, PartitionSpec())
+    compiled = jax.jit(
+        packed, in_shardings=(placed, batch_sharding(mesh)), out_shardings=(placed, whole), donate_argnums=0
+    )
+    if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
+        return compiled, names
+    # Two programs in flight on several CPU devices share one pool of threads, and their collectives can wait for each
+    # other for ever. Only tests have several CPU devices.
+    return lambda state, batch: jax.block_until_ready(compiled(state, batch)), names
 
 
 def _with_sharding(shapes: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
@@ -112,21 +133,13 @@ def _with_sharding(shapes: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
 
 
 def _restore_or_create(
-    saved: checkpoints.Checkpoints, create: Callable[[], TrainState], template: TrainState
+    saved: Checkpoints, create: Callable[[], TrainState], template: TrainState
 ) -> tuple[TrainState, dict[str, Any], int]:
     """Returns the state to go on from, the unfinished window of metrics, and the number of steps taken."""
     if saved.latest_step() is None:
         return jax.jit(create, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, template))(), {}, 0
     state, about = saved.restore(template)
     return state, about["window"], int(state.step)
-
-
-def _open_writers(
-    folder: pathlib.Path, start: int, steps: int
-) -> tuple[list[metrics.Writer], metrics.Console, metrics.TensorBoard]:
-    console = metrics.Console(steps, start)
-    board = metrics.TensorBoard(folder / "tensorboard", start)
-    return [metrics.CSV(folder / "metrics.csv", start), board, console], console, board
 
 
 def _describe(template: TrainState, folder: pathlib.Path) -> str:
@@ -151,7 +164,7 @@ def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str,
     def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
         return to_uint8(experiment.family.generate(params, key, n, cond))
 
-    return lambda params: jax.device_get(generate(params, key, cond))
+    return lambda params: jax.device_get(jax.block_until_ready(generate(params, key, cond)))
 
 
 def _enable_compile_cache(folder: str) -> None:

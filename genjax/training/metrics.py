@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 Row = Mapping[str, float]
+_Pending = tuple[int, jax.Array, tuple[str, ...]]
 
 
 class Writer(Protocol):
@@ -44,26 +45,38 @@ class Recorder:
     """
 
     def __init__(
-        self, writers: list[Writer], log_every: int, batch_size: int, window: Mapping[str, Any] | None
+        self,
+        names: Sequence[str],
+        writers: Sequence[Writer],
+        log_every: int,
+        batch_size: int,
+        window: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts, or goes on with, a window.
 
         Args:
+            names: of the metrics, in the order of the values that `push` gets.
             writers: take the rows.
             log_every: steps in a window.
             batch_size: images a step.
             window: what `state` gave when the run was saved.
         """
-        self._writers, self._log_every, self._batch_size = writers, log_every, batch_size
+        self._names, self._writers, self._log_every, self._batch_size = names, writers, log_every, batch_size
         self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in (window or {}).items()}
-        self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
+        self._pending: _Pending | None = None
         self._since: float | None = None  # set when the first step is done: the compilation is in no rate
         self._steps = 0  # in the rates
         self._last = 0  # the last step that was collected
 
-    def push(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes the metrics, possibly not computed yet, of the update that led to `step` steps."""
-        previous, self._pending = self._pending, (step, metrics)
+    def push(self, step: int, values: jax.Array, skipped: tuple[str, ...] = ()) -> None:
+        """Takes the metrics of the update that led to `step` steps.
+
+        Args:
+            step: the number of steps taken.
+            values: float32 [metrics], possibly not computed yet; one array because each read costs the host time.
+            skipped: beginnings of the names of those that were not measured.
+        """
+        previous, self._pending = self._pending, (step, values, skipped)
         self._collect(previous)
 
     def flush(self, last: bool = False) -> None:
@@ -85,14 +98,15 @@ class Recorder:
         if self._since is not None:
             self._since += time.perf_counter() - start
 
-    def _collect(self, pending: tuple[int, Mapping[str, jax.Array]] | None) -> None:
+    def _collect(self, pending: _Pending | None) -> None:
         if pending is None:
             return
-        self._last, metrics = pending
-        for name, value in jax.device_get(metrics).items():
-            pair = self._sums.setdefault(name, [0.0, 0])
-            pair[0] += float(value)
-            pair[1] += 1
+        self._last, values, skipped = pending
+        for name, value in zip(self._names, np.asarray(values).tolist(), strict=True):
+            if not name.startswith(skipped):
+                pair = self._sums.setdefault(name, [0.0, 0])
+                pair[0] += value
+                pair[1] += 1
         if self._since is None:
             self._since = time.perf_counter()
         else:

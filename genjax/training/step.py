@@ -36,7 +36,7 @@ def make_train_step(
 
     Returns:
         `step(state, batch) -> (state, metrics)`. The metrics of a phase that a step skips are NaN; see
-        `drop_skipped`.
+        `skipped`.
     """
     phases = family.phases()
 
@@ -58,10 +58,9 @@ def runs(phase: Phase, step: Array | int) -> Array | bool:
     return step % phase.every == 0
 
 
-def drop_skipped(phases: Iterable[Phase], step: int, metrics: Metrics) -> Metrics:
-    """Returns the metrics without those of the phases that did not run in the step that followed `step` steps."""
-    skipped = tuple(f"{phase.name}/" for phase in phases if not runs(phase, step))
-    return {name: value for name, value in metrics.items() if not name.startswith(skipped)} if skipped else metrics
+def skipped(phases: Iterable[Phase], step: int) -> tuple[str, ...]:
+    """Returns how the metrics begin of the phases that do not run in the step that follows `step` steps."""
+    return tuple(f"{phase.name}/" for phase in phases if not runs(phase, step))
 
 
 def _run(phase: Phase, optimizer: Optimizer, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
@@ -88,10 +87,11 @@ def _update(
     params, opt = state.params[role], state.opt[role]
     (loss, aux), grads = jax.value_and_grad(phase.loss, has_aux=True)(params, state, batch, key)
     updates, opt = optimizer.update(grads, opt, params, state.step)
-    measured = aux.metrics | {
+    measured = {
         "loss": loss,
         "grad_norm": optax.tree.norm(grads),
         "learning_rate": optimizer.learning_rate(state.step),
+        **aux.metrics,
     }
     state = state.replace(
         params={**state.params, role: optax.apply_updates(params, updates)},

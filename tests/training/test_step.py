@@ -7,7 +7,7 @@ import pytest
 
 from genjax.training.experiment import Experiment
 from genjax.training.state import build_optimizers, create_state
-from genjax.training.step import drop_skipped, make_train_step
+from genjax.training.step import make_train_step, skipped
 from tests.training import toys
 
 
@@ -89,11 +89,9 @@ def test_other_roles_are_untouched():
     assert {name.split("/")[0] for name in metrics} == {"critic"}
 
 
-def test_skipped_phases_are_dropped():
+def test_skipped_phases_are_named():
     phases = toys.Game().phases()
-    metrics = {"critic/loss": 1.0, "shrink/loss": 2.0}
-    assert drop_skipped(phases, 3, metrics) == metrics
-    assert drop_skipped(phases, 4, metrics) == {"critic/loss": 1.0}
+    assert [skipped(phases, step) for step in (0, 1, 2, 3)] == [(), ("shrink/",), ("shrink/",), ()]
 
 
 def test_preprocess_gets_the_batch_and_runs_inside():
