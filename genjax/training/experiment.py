@@ -28,7 +28,7 @@ class Training:
         sample_every: steps between grids of samples; 0 for none.
         sample_n: images in a grid.
         keep: how many of the latest checkpoints stay.
-        prefetch: batches that are read ahead.
+        prefetch: batches that are read ahead; None leaves it to the data.
         compile_cache: a folder where compiled programs are kept for the next start, or None.
     """
 
@@ -39,12 +39,12 @@ class Training:
     sample_every: int = 0
     sample_n: int = 64
     keep: int = 3
-    prefetch: int = 4
+    prefetch: int | None = None
     compile_cache: str | None = None
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch_size": 1, "log_every": 1, "sample_n": 1, "keep": 1}
-        least |= {"save_every": 0, "sample_every": 0, "prefetch": 0}
+        least |= {"save_every": 0, "sample_every": 0} | ({} if self.prefetch is None else {"prefetch": 0})
         for name, bound in least.items():
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import pathlib
 import shlex
@@ -10,17 +11,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from clu import parameter_overview
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
+from PIL import Image
 
 from genjax.data.loader import batches
 from genjax.data.transforms import preprocess, to_uint8
+from genjax.evaluation import figures
 from genjax.families.base import DataSpec
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.experiment import Experiment
-from genjax.training.grids import save_grid
 from genjax.training.interrupts import Interrupts
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, TensorBoard
@@ -61,6 +64,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
         state, window, start = _restore_or_create(saved, create, template)
         run_folder.record_start(folder, start)
+        (folder / "samples").mkdir(exist_ok=True)
 
         console = stack.enter_context(contextlib.closing(Console(config.steps, start)))
         board = stack.enter_context(contextlib.closing(TensorBoard(folder / "tensorboard", start)))
@@ -83,8 +87,9 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             if config.sample_every and (last or step % config.sample_every == 0):
                 recorder.flush()
                 with recorder.pause():
-                    grid = save_grid(draw(sampling_params(state)), folder / "samples" / f"{step:08d}.png")
-                    board.write_image(step, "samples", grid)
+                    grid = draw(sampling_params(state))
+                    grid.save(folder / "samples" / f"{step:08d}.png")
+                    board.write_image(step, "samples", np.asarray(grid))
             if last or signal or (config.save_every and step % config.save_every == 0):
                 recorder.flush(last)
                 with recorder.pause():
@@ -154,9 +159,11 @@ def _describe(template: TrainState, folder: pathlib.Path) -> str:
     return f"parameters: {sums} (listed in {folder / 'parameters.txt'})"
 
 
-def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str, Any]], Any]:
+def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str, Any]], Image.Image]:
     """Returns the function that draws the grid: always with one key and the same classes, so that grids compare."""
     n = experiment.training.sample_n
+    classes = spec.num_classes or 1
+    columns = classes if 2 <= classes <= 20 else math.ceil(math.sqrt(n))  # a class a column, where they fit
     key = jax.random.fold_in(jax.random.key(experiment.seed), _SAMPLES)
     cond = None if spec.num_classes is None else {"label": jnp.arange(n, dtype=jnp.int32) % spec.num_classes}
 
@@ -164,7 +171,14 @@ def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str,
     def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
         return to_uint8(experiment.family.generate(params, key, n, cond))
 
-    return lambda params: jax.device_get(jax.block_until_ready(generate(params, key, cond)))
+    def draw(params: dict[str, Any]) -> Image.Image:
+        images = jax.device_get(jax.block_until_ready(generate(params, key, cond)))
+        picture = figures.grid(images, columns)
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(picture, mask=picture)
+        return ground
+
+    return draw
 
 
 def _enable_compile_cache(folder: str) -> None:

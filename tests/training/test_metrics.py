@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax.training.grids import make_grid, save_grid
 from genjax.training.metrics import CSV, Console, Recorder, TensorBoard
 
 NAMES = ["a/loss", "b/loss"]
@@ -147,15 +146,3 @@ def test_console_prints_plain_lines_into_a_log(capsys):
     assert capsys.readouterr().out == (
         "step 5/10: a/loss 0.25, a/grad_norm 2; 4 steps/s, 32 images/s\n[bold]as it is\n"
     )
-
-
-def test_grid_places_images_by_row(tmp_path):
-    images = np.stack([np.full((32, 32, 1), value, np.uint8) for value in (10, 20, 30, 40, 50)])
-    grid = make_grid(images)
-    assert grid.shape == (2 * 33 + 1, 3 * 33 + 1, 3)
-    assert [grid[16, 16, 0], grid[16, 49, 0], grid[49, 16, 0], grid[49, 82, 0]] == [10, 20, 40, 255]
-    assert make_grid(images[:, :8, :8]).shape == grid.shape  # small images are enlarged
-    from PIL import Image
-
-    save_grid(images, tmp_path / "new" / "grid.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "grid.png")), grid)
