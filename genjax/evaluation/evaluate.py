@@ -97,7 +97,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> Table:
     require(len(results) > 0, "results: there are none")
     hashes = {result["manifest"]["feature_network_hash"] for result in results}
     require(len(hashes) == 1, "results: their feature networks differ, so that their distances do not compare")
-    title = f"{results[0]['frechet']['label']}, test split; floor: training images at the same n"
+    title = f"{results[0]['frechet']['label']}; floor: training images at the same n"
     # As narrow as can be: a console that is no terminal has 80 columns.
     view = Table(
         title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)

@@ -324,7 +324,8 @@ img { display: block; max-width: 100%; height: auto; }
 .classes dd { margin: 0; max-width: 40rem; }
 .classes img, .pair img, .panels img { width: 100%; }
 .pair {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.25rem; align-items: start;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
+  gap: 1.25rem; align-items: start;
 }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1.25rem; }
 figure { margin: 0; min-width: 0; }

@@ -1,0 +1,130 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from genjax import __version__
+from genjax.evaluation import distances, evaluate
+from genjax.evaluation.manifest import Manifest, Provenance
+
+PROVENANCE = Provenance(
+    dataset="digits",
+    split="test",
+    seed=7,
+    checkpoint_step=100,
+    ema=True,
+    solver={"name": "ddim", "eta": 0.5, "knots": (1, 2)},
+    times={"name": "karras", "rho": 7.0},
+    steps=20,
+    guidance={"name": "classifier_free", "scale": 2.0},
+)
+
+
+class Means:
+    """A feature network that can be computed by hand: the means of the columns; the brighter half is the class."""
+
+    name = "column_means"
+    hash = hashlib.sha256(b"column means").hexdigest()
+
+    def features(self, images):
+        return images.astype(np.float64).mean((1, 3))
+
+    def logits(self, images):
+        columns = self.features(images)
+        return np.stack([columns[:, :2].sum(1), columns[:, 2:].sum(1)], 1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(0, 256, (n, 4, 4, 1), np.uint8) for name, n in (("a", 40), ("train", 60), ("test", 30))}
+
+
+@pytest.fixture(scope="module")
+def result(images):
+    labels = Means().logits(images["a"]).argmax(1)
+    labels[:10] = 1 - labels[:10]
+    test_labels = Means().logits(images["test"]).argmax(1)
+    return evaluate.score(
+        images["a"], labels, images["train"], images["test"], Means(), PROVENANCE, test_labels=test_labels
+    )
+
+
+def test_figures(result, images):
+    a, train, test = (images[name].astype(np.float64).mean((1, 3)) for name in ("a", "train", "test"))
+    assert result["frechet"]["value"] == distances.frechet_from_features(a, test)
+    assert result["floor"] == distances.floor(train, test, 40, seed=7)._asdict()
+    assert result["ratio"] == result["frechet"]["value"] / result["floor"]["mean"]
+    assert result["agreement"]["value"] == 0.75
+    assert result["agreement"]["real"] == 1.0
+    assert result["agreement"]["low"] < 0.75 < result["agreement"]["high"]
+
+
+def test_labels_say_what_was_measured(result):
+    assert result["frechet"]["label"] == "Frechet distance (column means features)"
+    assert "FID" not in json.dumps(result)
+
+
+def test_manifest_says_on_what(result):
+    assert Manifest.from_dict(result["manifest"]) == Manifest(
+        **vars(PROVENANCE),
+        feature_network="column_means",
+        feature_network_hash=Means.hash,
+        n=40,
+        n_reference=30,
+        genjax_version=__version__,
+    )
+
+
+def test_more_samples_than_training_images(images):
+    many = np.concatenate([images["a"], images["a"]])
+    result = evaluate.score(many, None, images["train"], images["test"], Means(), PROVENANCE)
+    assert result["frechet"]["n"] == result["floor"]["n"] == result["manifest"]["n"] == 60
+    assert result["agreement"] is None
+
+
+def test_same_images_everywhere_have_no_ratio():
+    images = np.zeros((5, 4, 4, 1), np.uint8)
+    assert evaluate.score(images, None, images, images, Means(), PROVENANCE)["ratio"] is None
+
+
+def test_json_round_trip(result, tmp_path):
+    evaluate.write(tmp_path / "evaluation.json", result)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+    with pytest.raises(ValueError, match="JSON"):
+        evaluate.write(tmp_path / "evaluation.json", result | {"ratio": float("nan")})
+
+
+def test_table_in_80_columns(result):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(evaluate.table([result, result | {"agreement": None, "ratio": None}]))
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines() if line.startswith("ddim")]
+    assert len(rows) == 2  # neither is broken over two lines
+    assert rows[0][:4] == ["ddim", "20", "40", f"{result['frechet']['value']:.3f}"]
+    assert rows[0][4:7] == evaluate.spread(result["floor"]).split()
+    assert " ".join(rows[0][8:]) == "75.0% [59.8, 85.8]"  # Wilson's interval of 30 of 40
+    assert rows[1][7:] == ["-", "-"]
+    assert text.startswith("Frechet distance (column means features)")
+
+
+def test_table_refuses_other_features(result):
+    other = result | {"manifest": result["manifest"] | {"feature_network_hash": "0" * 64}}
+    with pytest.raises(ValueError, match="do not compare"):
+        evaluate.table([result, other])
+
+
+def test_manifest_round_trip():
+    manifest = Manifest(**vars(PROVENANCE), feature_network="f", feature_network_hash="ab", n=2, n_reference=3)
+    assert Manifest.from_dict(json.loads(json.dumps(manifest.to_dict()))) == manifest
+    assert manifest.genjax_version == __version__
+    with pytest.raises(ValueError, match="did you mean 'solver'"):
+        Manifest.from_dict(manifest.to_dict() | {"solvr": None})
+    with pytest.raises(ValueError, match="missing key 'ema'"):
+        Manifest.from_dict({k: v for k, v in manifest.to_dict().items() if k != "ema"})
+    with pytest.raises(ValueError, match="no plain value"):
+        Provenance(dataset="digits", split="test", seed=0, checkpoint_step=0, ema=True, solver={"name": object()})
+    numbers = Provenance(dataset="digits", split="test", seed=np.int64(3), checkpoint_step=0, ema=np.bool_(False))
+    assert json.dumps(numbers.seed) == "3" and numbers.ema is False
