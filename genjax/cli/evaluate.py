@@ -1,0 +1,154 @@
+"""`genjax evaluate`."""
+
+import argparse
+import json
+import pathlib
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from genjax.cli.run import Run, add_arguments, open_run, parse
+from genjax.config import ConfigError
+from genjax.data.base import Source
+from genjax.data.transforms import preprocess, to_uint8
+from genjax.evaluation import evaluate, figures, report
+from genjax.training import run_folder
+
+_SHOWN = 10  # samples a class in the report
+
+
+def main(argv: Sequence[str]) -> int:
+    """Scores a run against its held-out data, and writes `evaluation.json` and `report.html`."""
+    parser = argparse.ArgumentParser(prog="genjax evaluate", description="Score a trained run and write its report.")
+    add_arguments(parser)
+    parser.add_argument("--n", type=int, help="number of samples")
+    arguments, sections = parse(parser, argv)
+    run = open_run(arguments, sections)
+    n = run.experiment.evaluation.n if arguments.n is None else arguments.n
+    if n < 2:
+        raise ConfigError(f"--n = {n}: must be at least 2")
+    labels = run.labels(n)
+    started = time.perf_counter()
+    images = run.generate(n, labels)
+    seconds = time.perf_counter() - started
+    results = score(run, images, labels)
+    figures_of_family = held_out(run)
+    if results is not None:
+        evaluate.write(run.workdir / "evaluation.json", results | {"family": figures_of_family})
+        Console().print(evaluate.table([results]))
+    path = run.workdir / "report.html"
+    command = shlex.join(["genjax", "evaluate", *argv])
+    facts = {"Sampling": f"{n} samples in {seconds:.1f} s, compilation included"}
+    report.write_report(path, describe(run, images, labels, results, figures_of_family, facts, command))
+    print(f"report: {path}")
+    return 0
+
+
+def score(run: Run, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Any] | None:
+    """Scores samples by the run's feature network; None where it has none."""
+    experiment = run.experiment
+    network = experiment.evaluation.feature_network
+    if network is None:
+        print("no distances: the config has no evaluation.feature_network")
+        return None
+    train = _everything(experiment.data)
+    test = _everything(experiment.eval_data) if experiment.eval_data is not None else train
+    return evaluate.score(
+        images,
+        labels,
+        train["image"],
+        test["image"],
+        network(train["image"], train["label"]),
+        run.provenance(),
+        test_labels=test.get("label"),
+    )
+
+
+def held_out(run: Run) -> dict[str, float]:
+    """Averages the family's own figures over the held-out data; the training data where there are none."""
+    experiment, size = run.experiment, run.experiment.evaluation.batch_size
+    name, data = ("test", experiment.eval_data) if experiment.eval_data is not None else ("train", experiment.data)
+
+    @jax.jit
+    def figures_of(params: Any, batch: Any, key: jax.Array) -> Any:
+        return experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
+
+    rows: list[dict[str, np.ndarray]] = []
+    for i in range(max(data.spec.size // size, 1)):
+        indices = np.arange(i * size, min((i + 1) * size, data.spec.size))
+        rows.append(
+            jax.device_get(figures_of(run.params, data.gather(indices), jax.random.fold_in(jax.random.key(0), i)))
+        )
+    return {
+        f"{name} {key}": float(np.concatenate([row[key] for row in rows]).mean()) for key in (rows[0] if rows else {})
+    }
+
+
+def describe(
+    run: Run,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    results: dict[str, Any] | None,
+    figures_of_family: dict[str, float],
+    facts: dict[str, str],
+    command: str,
+) -> report.Report:
+    """Collects what the report shows."""
+    experiment = run.experiment
+    spec = experiment.data.spec
+    shown = slice(0, _SHOWN * (spec.num_classes or _SHOWN))
+    metrics = run.workdir / "metrics.csv"
+    count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
+    return report.Report(
+        title=f"{experiment.config['family']['name']} on {run.provenance().dataset}",
+        command=command,
+        summary={"Parameters": f"{count:,}", "Training steps": f"{run.step:,}", **facts},
+        evaluations=[results] if results is not None else [],
+        other_figures=figures_of_family,
+        metrics=figures.read_metrics(metrics) if metrics.exists() else {},
+        samples=images[shown],
+        labels=None if labels is None else labels[shown],
+        class_names=spec.class_names,
+        trajectory=trajectory(run),
+        schedule=schedule(run),
+        config=json.dumps(dict(experiment.config), indent=2),
+        versions={key: str(value) for key, value in json.loads(_versions(run.workdir))[-1].items()},
+    )
+
+
+def trajectory(run: Run) -> np.ndarray | None:
+    """One batch on its way from noise to images, uint8 [T, B, H, W, C]; None for a family without steps."""
+    if not run.sampler():
+        return None
+    labels = run.labels(10)
+    cond = None if labels is None else {"label": jnp.asarray(labels)}
+
+    @jax.jit
+    def generate(params: Any, key: jax.Array) -> Any:
+        return run.experiment.family.generate(params, key, 10, cond, trace=lambda x_t, x_0, t: to_uint8(x_t))
+
+    end, states = generate(run.params, jax.random.key(run.seed))
+    return np.concatenate([np.asarray(states), np.asarray(to_uint8(end))[None]])
+
+
+def schedule(run: Run) -> report.Schedule | None:
+    """The noise schedule; None for a family without a process."""
+    process = getattr(run.experiment.family, "process", None)
+    if process is None:
+        return None
+    t = np.linspace(0.0, 1.0, 201)
+    return report.Schedule(t=t, alpha=process.alpha(t), sigma=process.sigma(t), log_snr=process.log_snr(t))
+
+
+def _everything(source: Source) -> dict[str, np.ndarray]:
+    return source.gather(np.arange(source.spec.size))
+
+
+def _versions(workdir: pathlib.Path) -> str:
+    return (workdir / run_folder.VERSIONS).read_text()

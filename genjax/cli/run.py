@@ -1,0 +1,174 @@
+"""A trained run, opened for sampling: its experiment, its weights and the compiled sampler."""
+
+import argparse
+import ast
+import copy
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax.config import ConfigError, nearest
+from genjax.data.transforms import to_uint8
+from genjax.evaluation.manifest import Provenance
+from genjax.training import checkpoints
+from genjax.training.experiment import Experiment, load_run
+
+_SECTIONS = ("solver", "times", "guidance")  # what a dotted flag may name
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose a run, its weights and its sampler."""
+    parser.add_argument("--workdir", required=True, help="the run folder")
+    parser.add_argument("--seed", type=int, help="seed of the samples")
+    parser.add_argument("--steps", type=int, help="solver steps")
+    parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance; 1 is none")
+    parser.add_argument("--checkpoint", type=int, help="training step of the weights, by default the newest")
+    parser.add_argument("--no-ema", action="store_true", help="use the weights themselves, not their average")
+    parser.epilog = (
+        "Sampler choices: --solver.name=dpmpp_2m, --solver.KEY=VALUE, --times.name=karras, --guidance.KEY=VALUE."
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, dict[str, Any]]]:
+    """Parses flags; dotted ones are collected by section, `--solver.eta=0.5` as `{"solver": {"eta": 0.5}}`.
+
+    Raises:
+        ConfigError: a flag that is neither known nor dotted.
+    """
+    arguments, rest = parser.parse_known_args(argv)
+    sections: dict[str, dict[str, Any]] = {}
+    for flag in rest:
+        name, separator, value = flag.removeprefix("--").partition("=")
+        section, dot, key = name.partition(".")
+        if not (flag.startswith("--") and separator and dot and section in _SECTIONS):
+            known = [option for action in parser._actions for option in action.option_strings]
+            raise ConfigError(f"unknown flag {flag!r}{nearest(flag.partition('=')[0], known)}")
+        sections.setdefault(section, {})[key] = _literal(value)
+    return arguments, sections
+
+
+def _literal(text: str) -> Any:
+    """A number, a tuple or a truth value as Python writes them; any other word is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run.
+
+    Attributes:
+        workdir: the run folder.
+        experiment: its config, with the flags' choices in the place of its sampler's.
+        params: weights by role.
+        step: their training step.
+        seed: of the samples.
+        ema: whether the weights are the averaged ones.
+    """
+
+    workdir: pathlib.Path
+    experiment: Experiment
+    params: dict[str, Any]
+    step: int
+    seed: int
+    ema: bool
+
+    @functools.cached_property
+    def _generate(self) -> Callable[..., jax.Array]:
+        @functools.partial(jax.jit, static_argnums=3)
+        def generate(params: Any, key: jax.Array, cond: Any, n: int) -> jax.Array:
+            return to_uint8(self.experiment.family.generate(params, key, n, cond))
+
+        return generate
+
+    def generate(self, n: int, labels: np.ndarray | None) -> np.ndarray:
+        """Returns n images uint8 [n, H, W, C], drawn in equal batches so that one program is compiled."""
+        most = self.experiment.evaluation.batch_size
+        batches = -(-n // most)
+        size = -(-n // batches)
+        key, images = jax.random.key(self.seed), []
+        for i in range(batches):
+            cond = None
+            if labels is not None:
+                cond = {"label": jnp.asarray(np.resize(labels[i * size : (i + 1) * size], size), jnp.int32)}
+            images.append(np.asarray(self._generate(self.params, jax.random.fold_in(key, i), cond, size)))
+        return np.concatenate(images)[:n]
+
+    def labels(self, n: int, classes: Sequence[int] | None = None) -> np.ndarray | None:
+        """Returns the classes to ask for, in turn [n]; None for data without classes.
+
+        Raises:
+            ConfigError: there is no such class.
+        """
+        count = self.experiment.data.spec.num_classes
+        if count is None:
+            if classes:
+                raise ConfigError("--classes: the data have no classes")
+            return None
+        for label in classes or ():
+            if not 0 <= label < count:
+                raise ConfigError(f"--classes: there is no class {label}; there are 0 to {count - 1}")
+        return np.resize(np.asarray(classes or range(count), np.int32), n)
+
+    def sampler(self) -> dict[str, Any]:
+        """Returns the sampler's config; empty for a family that has none."""
+        return self.experiment.config["family"].get("sampler", {})
+
+    def provenance(self) -> Provenance:
+        """Returns how this run's samples come about, for the manifest of a figure."""
+        sampler, config = self.sampler(), self.experiment.config
+        reference = config.get("eval_data") or config["data"]
+        return Provenance(
+            dataset=str(reference.get("dataset", reference.get("path", reference["name"]))),
+            split=str(reference.get("split", "all")),
+            seed=self.seed,
+            checkpoint_step=self.step,
+            ema=self.ema,
+            **{key: sampler[key] for key in ("solver", "times", "steps", "guidance") if key in sampler},
+        )
+
+
+def open_run(arguments: argparse.Namespace, sections: dict[str, dict[str, Any]]) -> Run:
+    """Opens the run that the flags name.
+
+    Raises:
+        ConfigError: no run there, no such checkpoint, or a sampler that cannot be built.
+    """
+    workdir = pathlib.Path(arguments.workdir)
+    experiment = load_run(workdir)
+    experiment = Experiment.from_config(with_sampler(experiment.config, sections, arguments.steps, arguments.guidance))
+    params, step = checkpoints.restore_params(
+        workdir / checkpoints.DIRECTORY, arguments.checkpoint, ema=not arguments.no_ema
+    )
+    seed = experiment.evaluation.seed if arguments.seed is None else arguments.seed
+    return Run(workdir, experiment, params, step, seed, not arguments.no_ema)
+
+
+def with_sampler(
+    config: Any, sections: dict[str, dict[str, Any]], steps: int | None = None, guidance: float | None = None
+) -> dict[str, Any]:
+    """Returns a config whose sampler has the given choices.
+
+    A component of another name starts from its own defaults; the same name keeps the config's other choices.
+    """
+    config = copy.deepcopy(dict(config))
+    if guidance is not None:
+        sections = {"guidance": {"name": "classifier_free", "scale": guidance}, **sections}
+    if not sections and steps is None:
+        return config
+    sampler = config["family"].setdefault("sampler", {})
+    for section, choices in sections.items():
+        old = sampler.get(section, {})
+        keep = old if choices.get("name", old.get("name")) == old.get("name") else {}
+        sampler[section] = {**keep, **choices}
+    if steps is not None:
+        sampler["steps"] = steps
+    return config
