@@ -33,7 +33,7 @@ REFERENCES = (
 
 
 class Floor(NamedTuple):
-    """Distances of subsets of the training split to the test split: what perfect samples would get.
+    """Distances of subsets of the training split to the test split: what real images get.
 
     Attributes:
         mean: over the subsets.

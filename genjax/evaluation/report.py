@@ -139,12 +139,14 @@ def _figure_table(result: Mapping[str, Any]) -> str:
     note = (
         f"{distance['n']} samples against the {result['manifest']['n_reference']} images of the "
         f"{result['manifest']['split']} split. The floor is the distance of {floor['n']} training images to the same "
-        f"images (mean ± standard deviation of {floor['repeats']} draws): what perfect samples would get."
+        f"images (mean ± standard deviation of {floor['repeats']} draws): what real images get."
     )
     if agreement:
         note += " The bracket is the 95% Wilson interval."
         if agreement["real"] is not None:
             note += f" The classifier gives {agreement['real']:.1%} of the real images their own class."
+    if result["manifest"]["solver"]:
+        note += f" Solver: {_value(result['manifest']['solver'])}, {result['manifest']['steps']} steps."
     manifest = "".join(_row(key, _value(value)) for key, value in result["manifest"].items())
     return (
         f'<div class="wide"><table class="scores"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -92,7 +92,8 @@ def test_cache_key_has_settings_and_data(cache, tiny, digits):
     labels = digits["train_labels"].copy()
     labels[0] = (labels[0] + 1) % 10
     config.build("feature_network", TINY)(digits["train"], labels)
-    assert len(list(cache.rglob("*.safetensors"))) == 3
+    config.build("feature_network", TINY)(255 - digits["train"], digits["train_labels"])
+    assert len(list(cache.rglob("*.safetensors"))) == 4
     assert not list(cache.rglob("*.part"))
 
 

@@ -99,7 +99,7 @@ def test_full_page(full):
     assert page.headings == [name for name in SECTIONS if name != "Samples"]
     for cell in ("2.346", "1.250 ± 0.125", "1.88", "96.0% [86.5, 98.9]", "3.142", "ddim(eta=0.0)", "yes"):
         assert cell in page.texts
-    assert "99.4%" in text and "360 images of the test split" in text
+    assert "Solver: ddim(eta=0.0), 20 steps." in text and "99.4%" in text and "360 images of the test split" in text
     assert "FID" not in re.sub(r"base64,[^\"]*", "", text)
 
 
