@@ -1,0 +1,39 @@
+"""Signals become wishes, once."""
+
+import signal
+import threading
+
+import pytest
+
+from genjax.training.interrupts import Interrupts
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_noted_and_the_handlers_come_back(number, code):
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        assert interrupts.received is None
+        signal.raise_signal(number)
+        assert interrupts.received is number
+        assert interrupts.exit_code == code
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_is_raised():
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_other_threads_leave_signals_alone():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with Interrupts() as interrupts:
+            seen.append((interrupts.received, signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]
