@@ -3,8 +3,8 @@
     genjax train --config=configs/cifar10/edm.py --workdir=runs/cifar10_edm
 
 The paper reports an FID of 1.79 (Inception features, 50,000 samples) after 200 million images, with augmentation
-that this config lacks. The half-life of the average is half a million images. Run so far in mode "smoke" alone. It needs
-the data set, prepared once; the error that says so has the command.
+that this config lacks. The half-life of the average is half a million images. Run so far in mode "smoke" alone. It
+needs the data set, prepared once; the error that says so has the command.
 """
 
 from ml_collections import ConfigDict

@@ -126,12 +126,13 @@ def trajectory(run: Run) -> np.ndarray | None:
     """One batch on its way from noise to images, uint8 [T, B, H, W, C]; None for a family without steps."""
     if not run.sampler():
         return None
+    family: Any = run.experiment.family  # one with a sampler takes a trace, which the contract of all does not promise
     labels = run.labels(10)
     cond = None if labels is None else {"label": jnp.asarray(labels)}
 
     @jax.jit
     def generate(params: Any, key: jax.Array) -> Any:
-        return run.experiment.family.generate(params, key, 10, cond, trace=lambda x_t, x_0, t: to_uint8(x_t))
+        return family.generate(params, key, 10, cond, trace=lambda x_t, x_0, t: to_uint8(x_t))
 
     end, states = generate(run.params, jax.random.key(run.seed))
     return np.concatenate([np.asarray(states), np.asarray(to_uint8(end))[None]])

@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     columns = len(set(labels.tolist())) if labels is not None else int(np.ceil(arguments.n**0.5))
     figures.grid(images, max(columns, 1)).save(out.with_suffix(".png"))
-    np.savez_compressed(out.with_suffix(".npz"), images=images, **({} if labels is None else {"labels": labels}))
+    arrays: dict[str, Any] = {"images": images} if labels is None else {"images": images, "labels": labels}
+    np.savez_compressed(out.with_suffix(".npz"), **arrays)
     out.with_suffix(".json").write_text(json.dumps(vars(run.provenance()) | {"n": arguments.n}, indent=2) + "\n")
     print(f"{arguments.n} samples: {out.with_suffix('.png')} (and .npz, .json)")
     return 0

@@ -2,7 +2,8 @@
 
 The start is arange(768) / 768 in the shape (3, 8, 8, 4), axes moved to (4, 3, 8, 8); the "network" is
 eps(x, t) = x t / (t + 1) with the integer timestep t; linear betas, T = 1000, ten steps, the spacing that is each
-class's default. The number is the sum of absolute values of the result. Axes do not matter to a network that is a scalar.
+class's default. The number is the sum of absolute values of the result. Axes do not matter to a network that is a
+scalar.
 """
 
 import jax

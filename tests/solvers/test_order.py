@@ -70,7 +70,7 @@ def moments(solver, process, target, times):
     mean[0] = alpha * target.mean[0]
     covariance[0, 0] = alpha**2 * target.covariance[0, 0] + sigma**2
     for i in range(len(times) - 1):
-        mean, a, b = map(np.asarray, affine(jnp.asarray(mean), jax.tree.map(lambda leaf: leaf[i], plan)))
+        mean, a, b = map(np.asarray, affine(jnp.asarray(mean), jax.tree.map(lambda leaf, i=i: leaf[i], plan)))
         covariance = a @ covariance @ a.T + b @ b.T
     return mean[0], covariance[0, 0]
 
