@@ -42,7 +42,9 @@ def get_config(mode: str = "full") -> ConfigDict:
             optimizers=dict(
                 model=dict(
                     name="adam",
-                    learning_rate=dict(name="warmup_constant", peak_value=2e-4, warmup_steps=2 if smoke else 5000),
+                    learning_rate=dict(
+                        name="warmup_constant", init_value=0.0, peak_value=2e-4, warmup_steps=2 if smoke else 5000
+                    ),
                     clip=1.0,
                 )
             ),

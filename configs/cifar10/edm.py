@@ -52,7 +52,9 @@ def get_config(mode: str = "full") -> ConfigDict:
             optimizers=dict(
                 model=dict(
                     name="adam",
-                    learning_rate=dict(name="warmup_constant", peak_value=1e-3, warmup_steps=2 if smoke else 19_531),
+                    learning_rate=dict(
+                        name="warmup_constant", init_value=0.0, peak_value=1e-3, warmup_steps=2 if smoke else 19_531
+                    ),
                     clip=1.0,
                 )
             ),

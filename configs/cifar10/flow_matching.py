@@ -46,6 +46,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                     name="adam",
                     learning_rate=dict(
                         name="warmup_linear_decay",
+                        init_value=0.0,
                         peak_value=5e-4,
                         warmup_steps=2 if smoke else 45_000,
                         decay_steps=steps,

@@ -7,13 +7,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from genjax.config import ConfigError
-from genjax.training.experiment import Experiment
+from genjax.training.experiment import Experiment, load_run
 from genjax.training.loop import train
 
 USAGE = """usage: genjax train --config=FILE.py[:MODE] --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
+       genjax train --workdir=FOLDER
 
-Trains the experiment of a config file, from the newest checkpoint in the folder where there is one.
-A config file is Python and is executed; MODE is handed to its get_config, `smoke` is a tiny version.
+Trains the experiment of a config file, from the newest checkpoint in the folder where there is one. A config file is
+Python and is executed; MODE is handed to its get_config, `smoke` is a tiny version. Without a config, goes on with the
+run in the folder, whose resolved config is JSON and executes nothing.
 """
 
 
@@ -32,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(str(error.args[0] if error.args else error).split("\n")[0]) from error
     if rest:
         raise ConfigError(f"what is {rest[0]!r}? flags are written --name=value")
-    if config_flag.value is None or workdir_flag.value is None:
-        raise ConfigError(f"--{'config' if config_flag.value is None else 'workdir'} is missing\n\n{USAGE}")
-    train(Experiment.from_config(config_flag.value), workdir_flag.value, shlex.join(["genjax", "train", *argv]))
+    workdir = workdir_flag.value
+    if workdir is None:
+        raise ConfigError("--workdir is missing: the folder of the run, new or to go on with")
+    experiment = load_run(workdir) if config_flag.value is None else Experiment.from_config(config_flag.value)
+    train(experiment, workdir, shlex.join(["genjax", "train", *argv]))
     return 0

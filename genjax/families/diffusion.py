@@ -93,7 +93,7 @@ class Diffusion:
         self, params: dict[str, Params], key: Array, n: int, cond: Any = None, trace: Trace | None = None
     ) -> Any:
         """Returns n images [n, H, W, C] in [-1, 1]; with a trace, the pair of them and its results."""
-        shape = (n, *self.image_shape)
+        shape, cond = (n, *self.image_shape), None if cond is None else self._cond(cond)
         return self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
@@ -101,6 +101,7 @@ class Diffusion:
         return {"loss": self._losses(params[MODEL], batch, key, self._cond(batch))[0]}
 
     def _cond(self, batch: Batch) -> Any:
+        """The entries of a batch that are conditions; what else there is, such as a label it ignores, stays out."""
         return {name: batch[name] for name in self.condition} or None
 
     def _loss(self, params: Params, state: State, batch: Batch, key: Array) -> tuple[Array, Aux]:

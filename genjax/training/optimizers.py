@@ -215,6 +215,18 @@ for _name in (
     _optimizer(_name, getattr(optax, _name))
 _optimizer("muon", optax.contrib.muon)
 
+
+def warmup_linear_decay(
+    init_value: float, peak_value: float, warmup_steps: int, decay_steps: int, end_value: float = 0.0
+) -> Schedule:
+    """Linear warmup followed by linear decay; `decay_steps` counts from 0, the warmup included, as in optax."""
+    if not 0 <= warmup_steps < decay_steps:
+        raise ValueError(f"warmup_steps = {warmup_steps}, decay_steps = {decay_steps}: must be 0 <= warmup < decay")
+    rise = optax.linear_schedule(init_value, peak_value, warmup_steps)
+    fall = optax.linear_schedule(peak_value, end_value, decay_steps - warmup_steps)
+    return optax.join_schedules([rise, fall], [warmup_steps])
+
+
 for _name, _function in {
     "constant": optax.constant_schedule,
     "linear": optax.linear_schedule,
@@ -224,6 +236,7 @@ for _name, _function in {
     "linear_onecycle": optax.linear_onecycle_schedule,
     "cosine_onecycle": optax.cosine_onecycle_schedule,
     "warmup_constant": optax.warmup_constant_schedule,
+    "warmup_linear_decay": warmup_linear_decay,
     "warmup_cosine_decay": optax.warmup_cosine_decay_schedule,
     "warmup_exponential_decay": optax.warmup_exponential_decay_schedule,
 }.items():

@@ -158,3 +158,14 @@ def test_mistakes_are_named_with_their_place(change, message):
         build_optimizer(spec, PARAMS, "config.optimizers.network")
     assert str(caught.value).startswith("config.optimizers.network")
     assert "\n" not in str(caught.value)
+
+
+def test_warmup_linear_decay_at_its_corners():
+    schedule = build(
+        "schedule",
+        dict(
+            name="warmup_linear_decay", init_value=0.0, peak_value=1.0, warmup_steps=10, decay_steps=50, end_value=0.2
+        ),
+    )()
+    found = [float(schedule(step)) for step in (0, 5, 10, 30, 50, 80)]
+    assert found == pytest.approx([0.0, 0.5, 1.0, 0.6, 0.2, 0.2])

@@ -1,0 +1,1 @@
+"""Distance against denoiser evaluations, for a trained run and several solvers."""

@@ -1,0 +1,125 @@
+"""Every config in smoke mode, through the command line's own functions: train, break, resume, sample, evaluate."""
+
+import csv
+import functools
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax.cli import main
+from genjax.training import checkpoints
+from genjax.training.experiment import Experiment
+from genjax.training.loop import train
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py"))
+
+
+@functools.cache
+def module(path):
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def smoke(path, cache, **training):
+    config = module(path).get_config("smoke")
+    config.training.compile_cache = str(cache)  # the second run and the resumed one compile nothing
+    config.training.update(training)
+    return Experiment.from_config(config)
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    before = jax.config.jax_compilation_cache_dir
+    yield tmp_path_factory.mktemp("compiled")
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_there_are_configs():
+    assert {"configs/digits/ddpm.py", "configs/cifar10/ddpm.py"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_full_config_is_valid_and_documented(path):
+    assert Experiment.from_config(module(path).get_config()).training.steps > 0
+    assert f"--config={path}" in module(path).__doc__
+    with pytest.raises(ValueError, match="mode = 'somke'"):
+        module(path).get_config("somke")
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache):
+    whole = smoke(path, compile_cache)
+    steps = whole.training.steps
+    straight = train(whole, tmp_path / "straight")
+    train(smoke(path, compile_cache, steps=steps // 2), tmp_path / "broken")
+    resumed = train(whole, tmp_path / "broken")
+    assert int(straight.step) == int(resumed.step) == steps
+    for one, other in zip(jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True):
+        if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
+            one, other = jax.random.key_data(one), jax.random.key_data(other)
+        np.testing.assert_array_equal(one, other)
+    rows = [(tmp_path / run / "metrics.csv").read_bytes() for run in ("straight", "broken")]
+    assert rows[0] == rows[1]
+    losses = [float(row["train/loss"]) for row in csv.DictReader(rows[0].decode().splitlines())]
+    assert losses and np.all(np.isfinite(losses))
+
+
+def test_from_training_to_report(tmp_path, capsys):
+    """The demo's three commands, on a tiny network."""
+    run = tmp_path / "run"
+    config = f"--config={ROOT}/configs/digits/ddpm.py:smoke"
+    assert main(["train", config, f"--workdir={run}", "--config.training.steps=4"]) == 0
+    assert checkpoints.restore_params(run / "checkpoints")[1] == 4
+    assert main(["sample", f"--workdir={run}", "--n=6", "--classes=3,7", "--solver.name=heun", "--steps=2"]) == 0
+    with np.load(run / "samples" / "seed0.npz") as arrays:
+        assert arrays["images"].shape == (6, 8, 8, 1) and arrays["images"].dtype == np.uint8
+        assert arrays["labels"].tolist() == [3, 7, 3, 7, 3, 7]
+    Image.open(run / "samples" / "seed0.png").verify()
+    about = json.loads((run / "samples" / "seed0.json").read_text())
+    assert about["solver"] == {"name": "heun"} and about["steps"] == 2 and about["checkpoint_step"] == 4
+    assert main(["evaluate", f"--workdir={run}", "--n=20"]) == 0
+    scores = json.loads((run / "evaluation.json").read_text())
+    assert scores["frechet"]["value"] > 0 and scores["floor"]["mean"] > 0
+    assert scores["manifest"]["solver"] == {"name": "ddpm"}
+    page = (run / "report.html").read_text()
+    assert "genjax evaluate" in page and "data:image/gif" in page
+    assert main(["cite", f"--workdir={run}"]) == 0
+    assert "@inproceedings{ho2020denoising" in capsys.readouterr().out
+
+    # Mistakes are one line and status 2.
+    for arguments, words in [
+        (["train", config, f"--workdir={run}", "--config.seed=1"], "config.seed: 0 -> 1"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.batch_size=-1"], "batch_size = -1"),
+        (["train", f"--workdir={tmp_path / 'nothing'}"], "no run here"),
+        (["sample", f"--workdir={run}", "--solver.name=ddmi"], "did you mean 'ddim'?"),
+        (["sample", f"--workdir={run}", "--solvr.name=ddim"], "--solvr.name"),
+        (["sample", f"--workdir={run}", "--classes=11"], "no class 11"),
+        (["sample", f"--workdir={run}", "--steps=0"], "steps = 0"),
+        (["evaluate", f"--workdir={run}", "--checkpoint=3"], "no checkpoint of step 3"),
+        (["lst"], "did you mean 'list'?"),
+        (["list", "solver"], "did you mean 'solvers'?"),
+    ]:
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_lists(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for kind, word in [
+        ("solvers", "dpmpp_2m"),
+        ("processes", "rectified_flow"),
+        ("families", "flow_matching"),
+        ("networks", "unet"),
+        ("configs", "configs/digits/ddpm.py"),
+    ]:
+        assert main(["list", kind]) == 0
+        assert word in capsys.readouterr().out
+    assert main([]) == 2 and main(["--help"]) == 0 and main(["--version"]) == 0
