@@ -12,10 +12,11 @@ is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python $(is_new_enough) >/dev/null 2>&1 && echo $$python && break; done)
 
-# A worker a core: most of a test is XLA compiling on one core. A file stays on one worker, which keeps what it compiled.
-PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# A worker a core: most of a test is XLA compiling on one core. A file stays on one worker, which keeps what it compiled;
+# files go out in alphabetical order, which starts the longest, end to end, early.
+PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format bench clean
 
 help:
 	@echo "make demo      train a small diffusion model on handwritten digits, sample it, score it (minutes)"
@@ -23,6 +24,7 @@ help:
 	@echo "make test-all  the slow ones too"
 	@echo "make lint      ruff, mypy, import directions"
 	@echo "make format    rewrite the files the way that lint wants them"
+	@echo "make bench     speed and memory against what is promised, as ratios"
 	@echo "make clean     remove what building and testing leave behind; keeps $(VENV) and runs/"
 
 demo: $(READY)
@@ -42,6 +44,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+bench: $(READY)
+	$(BIN)/python -m experiments.benchmark
 
 format: $(READY)
 	$(BIN)/ruff check --fix

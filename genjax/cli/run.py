@@ -125,7 +125,7 @@ class Run:
     def provenance(self) -> Provenance:
         """Returns how this run's samples come about, for the manifest of a figure."""
         sampler, config = self.sampler(), self.experiment.config
-        reference = config.get("eval_data") or config["data"]
+        reference = config["data" if self.experiment.eval_data is None else "eval_data"]
         return Provenance(
             dataset=str(reference.get("dataset", reference.get("path", reference["name"]))),
             split=str(reference.get("split", "all")),

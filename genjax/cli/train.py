@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE)
         return 0 if argv else 2
     values = flags.FlagValues()
-    config_flag = config_flags.DEFINE_config_file("config", flag_values=values)
+    # The overrides are looked for in sys_argv, by default the process's own.
+    config_flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["genjax train", *argv])
     workdir_flag = flags.DEFINE_string("workdir", None, "the run folder", flag_values=values)
     try:
         rest = values(["genjax train", *argv])[1:]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 from jax import Array
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 
@@ -186,6 +187,7 @@ def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str,
 
 def _enable_compile_cache(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).resolve()))
+    compilation_cache.reset_cache()  # else jax keeps to the folder that it used first in this process
     # With jax's default of a second most programs would not be kept.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
