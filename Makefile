@@ -31,7 +31,6 @@ demo: $(READY)
 	$(BIN)/genjax train --config=configs/digits/ddpm.py --workdir=$(RUN)
 	$(BIN)/genjax sample --workdir=$(RUN) --n=100
 	$(BIN)/genjax evaluate --workdir=$(RUN)
-	@echo "The report, with curves, samples and scores: $(RUN)/report.html"
 
 test: $(READY)
 	$(PYTEST) -m "not slow" $(ARGS)
