@@ -11,7 +11,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = 8 if smoke else 1500
+    steps = 8 if smoke else 1000
     return ConfigDict(
         dict(
             seed=0,
@@ -25,8 +25,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                     channels=16 if smoke else 32,
                     multipliers=(1, 2),
                     blocks_per_level=1,
-                    attention_resolutions=(4,),
-                    head_channels=16,
+                    resampling="conv",
                     num_classes=10,
                 ),
                 time_sampler=dict(name="logit_normal"),
@@ -46,7 +45,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                     learning_rate=dict(
                         name="warmup_cosine_decay",
                         init_value=0.0,
-                        peak_value=2e-3,
+                        peak_value=1e-3,
                         warmup_steps=steps // 10,
                         decay_steps=steps,
                     ),
@@ -56,7 +55,7 @@ def get_config(mode: str = "full") -> ConfigDict:
             ema=dict(decay=0.99, warmup=True),
             training=dict(
                 steps=steps,
-                batch_size=16 if smoke else 128,
+                batch_size=16 if smoke else 64,
                 log_every=steps // 4 if smoke else 50,
                 save_every=steps // 2,
                 sample_every=steps // 2,

@@ -89,7 +89,7 @@ def test_from_training_to_report(tmp_path, capsys):
     assert main(["evaluate", f"--workdir={run}", "--n=20"]) == 0
     scores = json.loads((run / "evaluation.json").read_text())
     assert scores["frechet"]["value"] > 0 and scores["floor"]["mean"] > 0
-    assert scores["manifest"]["solver"] == {"name": "ddpm"}
+    assert scores["manifest"]["solver"] == {"name": "dpmpp_2m"}
     page = (run / "report.html").read_text()
     assert "genjax evaluate" in re.sub(r"<[^>]*>", "", page) and "data:image/gif" in page
     assert main(["cite", f"--workdir={run}"]) == 0
