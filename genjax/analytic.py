@@ -49,7 +49,9 @@ class Gaussian:
         """Returns E[x_0 | x_t] = mean + alpha C (alpha^2 C + sigma^2)^-1 (x_t - alpha mean), [B, D]."""
         alpha, sigma = _scales(process, x_t, t)
         mean = jnp.asarray(self.mean, x_t.dtype)[None]
-        residual = self._function_of_covariance(lambda c: alpha * c / (alpha**2 * c + sigma**2), x_t - alpha * mean)
+        residual = self._function_of_covariance(
+            lambda c: _divide(alpha * c, alpha**2 * c + sigma**2), x_t - alpha * mean
+        )
         return mean + residual
 
     def denoiser(self, process: Process) -> Any:
@@ -71,7 +73,7 @@ class Gaussian:
         mean = jnp.asarray(self.mean, x_t.dtype)[None]
 
         def ratio(c: Array) -> Array:
-            return jnp.sqrt((alpha_s**2 * c + sigma_s**2) / (alpha_t**2 * c + sigma_t**2))
+            return jnp.sqrt(_divide(alpha_s**2 * c + sigma_s**2, alpha_t**2 * c + sigma_t**2))
 
         return alpha_s * mean + self._function_of_covariance(ratio, x_t - alpha_t * mean)
 
@@ -97,6 +99,8 @@ class GaussianMixture:
             f"{k} weights need means [{k}, D] and scales [{k}], not {np.shape(self.means)} and {np.shape(self.scales)}",
         )
         require(bool(np.isclose(np.sum(self.weights), 1.0)), f"weights sum to {np.sum(self.weights)}: must be 1")
+        require(bool(np.all(np.asarray(self.weights) > 0)), f"weights = {self.weights}: must be positive")
+        require(bool(np.all(np.asarray(self.scales) > 0)), f"scales = {self.scales}: must be positive")
 
     def sample(self, key: Array, n: int) -> tuple[Array, Array]:
         """Draws n samples [n, D] and the components [n] that they came from."""
@@ -139,6 +143,11 @@ class GaussianMixture:
     def log_prob(self, x_t: Array, process: Process | None = None, t: Any = None) -> Array:
         """Returns log p(x) [B] of the target, or of its noised version at time t, in nats."""
         return jax.nn.logsumexp(self._components(x_t, *_scales(process, x_t, t))[0], axis=-1)
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """Quotient, 0 where the denominator is 0: a direction without any spread has no residual."""
+    return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1.0), 0.0)
 
 
 def _scales(process: Process | None, x: Array, t: Any) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                     name="unet",
                     preset="ddpm_cifar10",
                     channels=8 if smoke else 128,
+                    multipliers=(1, 2) if smoke else (1, 2, 2, 2),
                     blocks_per_level=1 if smoke else 2,
                     dtype="bfloat16",
                 ),

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from genjax.config import ConfigError, nearest
 from genjax.data.transforms import to_uint8
 from genjax.evaluation.manifest import Provenance
+from genjax.sampling import sample_keys
 from genjax.training import checkpoints
 from genjax.training.experiment import Experiment, load_run
 
@@ -91,27 +91,27 @@ class Run:
 
     def generate(self, n: int, labels: np.ndarray | None) -> np.ndarray:
         """Returns n images uint8 [n, H, W, C], drawn in equal batches so that one program is compiled."""
-        most = self.experiment.evaluation.batch_size
-        batches = -(-n // most)
+        batches = -(-n // self.experiment.evaluation.batch_size)
         size = -(-n // batches)
-        key, images = jax.random.key(self.seed), []
-        for i in range(batches):
-            cond = None
-            if labels is not None:
-                cond = {"label": jnp.asarray(np.resize(labels[i * size : (i + 1) * size], size), jnp.int32)}
-            images.append(np.asarray(self._generate(self.params, jax.random.fold_in(key, i), cond, size)))
+        # One key an image, so that image i does not depend on how many there are; the last batch is filled up.
+        keys = sample_keys(jax.random.key(self.seed), batches * size)
+        asked = None if labels is None else np.resize(labels, batches * size).astype(np.int32)
+        images = []
+        for part in (slice(i * size, (i + 1) * size) for i in range(batches)):
+            cond = None if asked is None else {"label": asked[part]}
+            images.append(np.asarray(self._generate(self.params, keys[part], cond, size)))
         return np.concatenate(images)[:n]
 
     def labels(self, n: int, classes: Sequence[int] | None = None) -> np.ndarray | None:
-        """Returns the classes to ask for, in turn [n]; None for data without classes.
+        """Returns the classes to ask for, in turn [n]; None for a model without classes.
 
         Raises:
             ConfigError: there is no such class.
         """
         count = self.experiment.data.spec.num_classes
-        if count is None:
+        if "label" not in self.experiment.family.condition or count is None:
             if classes:
-                raise ConfigError("--classes: the data have no classes")
+                raise ConfigError("--classes: this model is not conditioned on classes")
             return None
         for label in classes or ():
             if not 0 <= label < count:
@@ -132,7 +132,7 @@ class Run:
             seed=self.seed,
             checkpoint_step=self.step,
             ema=self.ema,
-            **{key: sampler[key] for key in ("solver", "times", "steps", "guidance") if key in sampler},
+            **{key: sampler[key] for key in ("solver", "times", "steps", "guidance", "final") if key in sampler},
         )
 
 

@@ -22,6 +22,7 @@ class Provenance:
         solver: the solver's config, `dict(name=..., **kwargs)`; None for a family that has none, as a GAN.
         times: the time grid's config.
         steps: solver steps.
+        final: what the sampler does at the last time.
         guidance: the guidance's config; None without guidance.
     """
 
@@ -34,6 +35,7 @@ class Provenance:
     solver: Mapping[str, Any] | None = None
     times: Mapping[str, Any] | None = None
     steps: int | None = None
+    final: str | None = None
     guidance: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import jax
 from jax import Array
 
 from genjax.config import require
@@ -74,6 +73,11 @@ class DataSpec(Protocol):
 class Family(Protocol):
     """The contract of a model family."""
 
+    @property
+    def condition(self) -> tuple[str, ...]:
+        """Names of the batch's entries that `generate` takes as conditions; empty for an unconditional model."""
+        ...
+
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters by role, and the initial `extra`."""
         ...
@@ -83,14 +87,13 @@ class Family(Protocol):
         ...
 
     def generate(self, params: dict[str, Params], key: Array, n: int, cond: Any = None) -> Array:
-        """Returns n images [n, H, W, C] in [-1, 1]; image i depends on (key, i) and its condition alone."""
+        """Returns n images [n, H, W, C] in [-1, 1].
+
+        Image i depends on (key, i) and its condition alone; `key` may be one key a sample [n], see
+        `genjax.sampling.sample_keys`.
+        """
         ...
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns figures per example [B], such as `loss`, `elbo` or `nll_bpd`."""
         ...
-
-
-def per_sample_keys(key: Array, n: int) -> Array:
-    """Returns one key a sample, the same for sample i in any batch size."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jax.numpy.arange(n))

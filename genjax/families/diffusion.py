@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from genjax import sampling
 from genjax.config import component, require, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Params, Phase, State
 from genjax.families.sampler import Sampler, null_condition
@@ -16,6 +17,7 @@ from genjax.parameterizations import ConditionalDenoiser, Eps, Parameterization,
 from genjax.processes import LinearVP, Process
 from genjax.registry import register
 from genjax.sampling.core import Trace
+from genjax.solvers.base import normal_like
 
 MODEL = "model"  # the one role
 
@@ -58,10 +60,20 @@ class Diffusion:
             0.0 <= self.condition_dropout <= 1.0, f"condition_dropout = {self.condition_dropout}: must be in [0, 1]"
         )
         self.network.check(self.image_shape)
-        self.sampler.times(self.process, self.sampler.steps)  # a grid that the process refuses is found here
+        times = self.sampler.times(self.process, self.sampler.steps)  # a grid that the process refuses is found here
+        start = jnp.float32(times[0])
+        require(
+            bool(self.process.alpha(start) > 0 or self.parameterization.eps_scale(start, self.process) == 0),
+            f"sampling starts at t = {times[0]} without signal, where this parameterization says nothing about x_0: "
+            "take v, velocity, x0 or edm, or a time grid with t_max below 1",
+        )
+        require(
+            not self.condition or self.condition_dropout > 0 or not sampling.guidance.needs_null(self.sampler.guidance),
+            "condition_dropout = 0 never trains the null condition, which the sampler's guidance needs",
+        )
 
     def check(self, spec: DataSpec) -> None:
-        """Raises ValueError where the data do not fit the model."""
+        """Raises ValueError where the data do not fit the model; compiles nothing."""
         require(
             tuple(spec.image_shape) == tuple(self.image_shape),
             f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
@@ -70,12 +82,30 @@ class Diffusion:
             "label" not in self.condition or spec.num_classes is not None,
             "condition = ('label',), but the data have no labels",
         )
+        declared = getattr(self.network, "num_classes", None)
+        require(
+            "label" not in self.condition or declared == spec.num_classes,
+            f"network.num_classes = {declared}, but the data have {spec.num_classes} classes",
+        )
+        shapes = jax.eval_shape(lambda key: self.init(key, spec)[0][MODEL], jax.random.key(0))
+        batch = jax.eval_shape(lambda: self._example(2))
+        output = jax.eval_shape(lambda params, inputs: self._apply(params, *inputs), shapes, batch)
+        require(
+            output.shape == (2, *self.image_shape),
+            f"the network returns {output.shape[1:]} for images of {self.image_shape}",
+        )
+
+    def _example(self, n: int) -> tuple[Array, Array, Any]:
+        """Inputs of the network: images, noise labels and the condition, all zero."""
+        cond = self._cond({name: jnp.zeros((n,), jnp.int32) for name in self.condition})
+        return jnp.zeros((n, *self.image_shape)), jnp.zeros((n,)), cond
+
+    def _apply(self, params: Params, x: Array, label: Array, cond: Any) -> Array:
+        return self.network.apply({"params": params}, x, label, cond, train=False)
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters of the role "model"."""
-        x = jnp.zeros((1, *self.image_shape))
-        cond = self._cond({name: jnp.zeros((1,), jnp.int32) for name in self.condition})
-        return {MODEL: self.network.init(key, x, jnp.zeros((1,)), cond, train=False)["params"]}, {}
+        return {MODEL: self.network.init(key, *self._example(1), train=False)["params"]}, {}
 
     def phases(self) -> tuple[Phase, ...]:
         """Returns the one phase, which trains the role "model"."""
@@ -83,18 +113,18 @@ class Diffusion:
 
     def denoiser(self, params: dict[str, Params]) -> ConditionalDenoiser:
         """Returns `(x_t, t, cond) -> E[x_0 | x_t, cond]` of a set of parameters."""
-
-        def apply(params: Params, x: Array, label: Array, cond: Any) -> Array:
-            return self.network.apply({"params": params}, x, label, cond, train=False)
-
-        return denoiser(apply, params[MODEL], self.parameterization, self.process)
+        return denoiser(self._apply, params[MODEL], self.parameterization, self.process)
 
     def generate(
         self, params: dict[str, Params], key: Array, n: int, cond: Any = None, trace: Trace | None = None
     ) -> Any:
         """Returns n images [n, H, W, C] in [-1, 1]; with a trace, the pair of them and its results."""
         shape, cond = (n, *self.image_shape), None if cond is None else self._cond(cond)
-        return self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
+        drawn = self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
+        if trace is None:
+            return jnp.clip(drawn, -1.0, 1.0)
+        images, traces = drawn
+        return jnp.clip(images, -1.0, 1.0), traces
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns the weighted loss of each example, without dropout, as `loss` [B]."""
@@ -118,7 +148,7 @@ class Diffusion:
         key_t, key_eps = jax.random.split(key)
         x_0 = batch["image"]
         t = self.time_sampler(key_t, len(x_0), self.process)
-        eps = jax.random.normal(key_eps, x_0.shape)
+        eps = normal_like(sampling.sample_keys(key_eps, len(x_0)), x_0)
         x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         output = self.network.apply({"params": params}, x_in, label, cond, **({"train": False} | how))

@@ -119,10 +119,9 @@ class EDMWeighting:
 
     def __call__(self, t: Array, process: Process, parameterization: Parameterization) -> Array:
         """Returns the weight [B]; 1 for EDM's own parameterization with the same sigma_data."""
+        t = jnp.minimum(t, 1.0 - 1e-6)  # scale / alpha has a limit at alpha = 0, but no value
         scale = parameterization.eps_scale(t, process)
-        # Both terms stay finite at alpha = 0, where the sum's second factor alone would not.
-        alpha = jnp.maximum(process.alpha(t), 1e-8)
-        return scale**2 + (scale / alpha * process.sigma(t) / self.sigma_data) ** 2
+        return scale**2 + (scale / process.alpha(t) * process.sigma(t) / self.sigma_data) ** 2
 
 
 @register("weighting", "sigmoid")

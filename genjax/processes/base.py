@@ -88,21 +88,6 @@ class GaussianPrior:
         return float(self.sigma(np.float64(1.0))) * jax.random.normal(key, shape)
 
 
-class FromLogSNR(GaussianPrior):
-    """alpha and sigma of a variance-preserving process, from its log-SNR.
-
-    alpha^2 = sigmoid(log_snr) and sigma^2 = sigmoid(-log_snr), written with softplus so that neither end cancels.
-    """
-
-    def alpha(self: Process, t: Any) -> Any:
-        """Returns the scale of x_0."""
-        return exp(-0.5 * softplus(-self.log_snr(t)))
-
-    def sigma(self: Process, t: Any) -> Any:
-        """Returns the standard deviation of the noise."""
-        return exp(-0.5 * softplus(self.log_snr(t)))
-
-
 class VarianceExploding(GaussianPrior):
     """What processes with alpha = 1 share."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from genjax.citation import bibtex
 from genjax.config import nearest, require
-from genjax.processes.base import FromLogSNR, exp, log, namespace, softplus
+from genjax.processes.base import GaussianPrior, exp, log, namespace, softplus
 from genjax.registry import register
 
 HO_2020 = bibtex(
@@ -57,7 +57,7 @@ _SCHEDULES = {"linear": _linear, "scaled_linear": _scaled_linear, "cosine": _cos
 
 @register("process", "discrete_vp")
 @dataclasses.dataclass(frozen=True)
-class DiscreteVP(FromLogSNR):
+class DiscreteVP(GaussianPrior):
     """A variance-preserving chain of betas, interpolated in log-SNR to continuous time (Ho et al. 2020).
 
     Step i = 0 ... T - 1 of the chain stands at t = (i + 1) / T, and between two steps log-SNR is linear. Before the
@@ -116,22 +116,41 @@ class DiscreteVP(FromLogSNR):
     def _last_alpha(self) -> float:
         return float(np.sqrt(self.alpha_bar[-2]))
 
-    def _before_first(self, t: Any) -> Any:
-        return t * self.timesteps < 1.0
+    def _pieces(self, t: Any) -> tuple[Any, Any, Any, Any, Any]:
+        """Where t is before the first step and after the last but one, with sigma, alpha and log-SNR there and between.
 
-    def _after_last(self, t: Any) -> Any:
-        return (t > self._nodes[0][-1]) & self.zero_terminal_snr
+        Each is computed from times of its own piece alone: what `where` throws away must not be infinite, or gradients
+        would be NaN.
+        """
+        xp = namespace(t)
+        times, nodes = self._nodes
+        before = t * self.timesteps < 1.0
+        after = (t > times[-1]) & self.zero_terminal_snr
+        sigma = self._first_sigma * xp.where(before, t * self.timesteps, 1.0)
+        alpha = self._last_alpha * xp.where(after, (1.0 - t) * self.timesteps, 1.0)
+        return before, after, sigma, alpha, xp.interp(t, times, nodes)
+
+    def alpha(self, t: Any) -> Any:
+        """Returns the scale of x_0."""
+        xp = namespace(t)
+        before, after, sigma, alpha, log_snr = self._pieces(t)
+        inner = exp(-0.5 * softplus(-log_snr))
+        return xp.where(before, xp.sqrt(1.0 - sigma**2), xp.where(after, alpha, inner))
+
+    def sigma(self, t: Any) -> Any:
+        """Returns the standard deviation of the noise."""
+        xp = namespace(t)
+        before, after, sigma, alpha, log_snr = self._pieces(t)
+        inner = exp(-0.5 * softplus(log_snr))
+        return xp.where(before, sigma, xp.where(after, xp.sqrt(1.0 - alpha**2), inner))
 
     def log_snr(self, t: Any) -> Any:
         """Returns log(alpha^2 / sigma^2); infinite at t = 0 and, with zero terminal SNR, at t = 1."""
         xp = namespace(t)
-        times, nodes = self._nodes
-        sigma = self._first_sigma * xp.minimum(t * self.timesteps, 1.0)
-        alpha = self._last_alpha * xp.minimum((1.0 - t) * self.timesteps, 1.0)
+        before, after, sigma, alpha, inner = self._pieces(t)
         first = xp.log1p(-(sigma**2)) - 2.0 * log(sigma)
         last = 2.0 * log(alpha) - xp.log1p(-(alpha**2))
-        inner = xp.interp(t, times, nodes)
-        return xp.where(self._before_first(t), first, xp.where(self._after_last(t), last, inner))
+        return xp.where(before, first, xp.where(after, last, inner))
 
     def time_of_log_snr(self, log_snr: Any) -> Any:
         """Returns the time of a log-SNR, clipped to [0, 1]."""
@@ -147,22 +166,24 @@ class DiscreteVP(FromLogSNR):
         """The slope of log-SNR between the steps of the chain."""
         xp = namespace(t)
         index = xp.clip(xp.searchsorted(self._nodes[0], t, side="right") - 1, 0, len(self._slopes) - 1)
-        return xp.asarray(self._slopes, dtype=t.dtype)[index]
+        return xp.asarray(self._slopes, dtype=xp.asarray(t).dtype)[index]
 
     def d_alpha(self, t: Any) -> Any:
         """Returns d alpha / d t, piecewise."""
         xp = namespace(t)
+        before, after, *_ = self._pieces(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         first = -sigma * self._first_sigma * self.timesteps / xp.maximum(alpha, self._last_alpha)
         last = -self._last_alpha * self.timesteps
         inner = 0.5 * alpha * sigma**2 * self._slope(t)
-        return xp.where(self._before_first(t), first, xp.where(self._after_last(t), last, inner))
+        return xp.where(before, first, xp.where(after, last, inner))
 
     def d_sigma(self, t: Any) -> Any:
         """Returns d sigma / d t, piecewise."""
         xp = namespace(t)
+        before, after, *_ = self._pieces(t)
         alpha, sigma = self.alpha(t), self.sigma(t)
         first = self._first_sigma * self.timesteps
         last = alpha * self._last_alpha * self.timesteps / xp.maximum(sigma, self._first_sigma)
         inner = -0.5 * sigma * alpha**2 * self._slope(t)
-        return xp.where(self._before_first(t), first, xp.where(self._after_last(t), last, inner))
+        return xp.where(before, first, xp.where(after, last, inner))

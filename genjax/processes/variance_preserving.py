@@ -7,7 +7,7 @@ import numpy as np
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.processes.base import FromLogSNR, GaussianPrior, clip_time, exp, log, log_expm1, namespace, softplus
+from genjax.processes.base import GaussianPrior, clip_time, exp, log, log_expm1, namespace, softplus
 from genjax.registry import register
 
 SONG_2021 = bibtex(
@@ -64,12 +64,21 @@ class _LinearRate:
 
 @register("process", "linear_vp")
 @dataclasses.dataclass(frozen=True)
-class LinearVP(_LinearRate, FromLogSNR):
+class LinearVP(_LinearRate, GaussianPrior):
     """Variance-preserving SDE with a linear rate, in continuous time (Song et al. 2021b, eq. 32-33)."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
     reference: ClassVar[str] = SONG_2021
+
+    def alpha(self, t: Any) -> Any:
+        """Returns exp(-B/2)."""
+        return exp(-0.5 * self._integral(t))
+
+    def sigma(self, t: Any) -> Any:
+        """Returns sqrt(1 - exp(-B))."""
+        xp = namespace(t)
+        return xp.sqrt(-xp.expm1(-self._integral(t)))
 
     def log_snr(self, t: Any) -> Any:
         """Returns -log(exp(B) - 1), where B is the integral of the rate."""

@@ -10,6 +10,7 @@ from jax import Array
 
 from genjax.config import require
 from genjax.processes import Process
+from genjax.sampling.keys import sample_keys
 from genjax.solvers import Denoiser, Solver
 
 Trace = Callable[[Array, Array, Array], Any]  # (x_t [B, ...], x_0_hat [B, ...], t []) -> a pytree
@@ -32,7 +33,7 @@ def solve(
     with respect to the times too (then the plan is traced; concrete times are planned in float64).
 
     Args:
-        key: random key. Sample i draws from (key, i) alone, so it is the same in every batch.
+        key: random key, or one a sample [B]. Sample i draws from (key, i) alone, so it is the same in every batch.
         denoise: `(x_t [B, ...], t []) -> E[x_0 | x_t] [B, ...]`.
         process: the process that the denoiser belongs to.
         solver: the method.
@@ -47,7 +48,8 @@ def solve(
         The result [B, ...]; with a trace, the pair of it and the trace's results stacked along [steps].
 
     Raises:
-        ValueError: times that are not monotone or leave [0, 1], an unknown `final`, a state of another type.
+        ValueError: times that are not monotone or leave [0, 1], an unknown `final`, a state of another type, a
+            denoiser that changes the shape.
     """
     require(final in ("denoise", "none"), f"final = {final!r}: must be 'denoise' or 'none'")
     require(
@@ -56,10 +58,12 @@ def solve(
     )
     times = _check_times(times)
     plan = jax.tree.map(lambda leaf: _as_input(leaf, x.dtype), solver.plan(process, times))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(x.shape[0]))
+    keys = sample_keys(key, x.shape[0])
 
     def cast_denoise(x_t: Array, t: Array) -> Array:
-        return denoise(x_t, t).astype(x.dtype)
+        x_0 = denoise(x_t, t)
+        require(x_0.shape == x_t.shape, f"the denoiser returns shape {x_0.shape} for a state of shape {x_t.shape}")
+        return x_0.astype(x.dtype)
 
     def body(state: tuple[Array, Any], inputs: tuple[Array, Array, Any]) -> tuple[tuple[Array, Any], Any]:
         x_t, history = state
@@ -98,7 +102,7 @@ def sample(
     """Draws from the prior and follows a solver to the data.
 
     Args:
-        key: random key. Sample i depends on (key, i) alone.
+        key: random key, or one a sample [B]. Sample i depends on (key, i) alone.
         denoise: `(x_t [B, ...], t []) -> E[x_0 | x_t] [B, ...]`.
         process: the process that the denoiser belongs to.
         solver: the method.
@@ -113,13 +117,15 @@ def sample(
     Raises:
         ValueError: as for `solve`.
     """
-    key_prior, key_steps = jax.random.split(key)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key_prior, jnp.arange(shape[0]))
-    x = jax.vmap(lambda k: process.prior(k, shape[1:]))(keys)
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+    keys = sample_keys(key, shape[0])
+    x = jax.vmap(lambda k: process.prior(k, shape[1:]))(fold(keys, 0))
     times = _check_times(times)
+    if not isinstance(times, jax.core.Tracer):
+        require(times[-1] < times[0], f"to generate, times must fall; these rise from {times[0]} to {times[-1]}")
     scale = process.sigma(times[0]) / process.sigma(np.float64(1.0))
     x = jnp.asarray(scale, x.dtype) * x
-    return solve(key_steps, denoise, process, solver, times, x, final=final, trace=trace)
+    return solve(fold(keys, 1), denoise, process, solver, times, x, final=final, trace=trace)
 
 
 def _as_input(values: Any, dtype: Any) -> Array:
@@ -150,4 +156,5 @@ def _denoise_last(denoise: Denoiser, process: Process, x: Array, t: Any) -> Arra
     x_0 = denoise(x, jnp.asarray(t, x.dtype))
     if not isinstance(t, jax.core.Tracer):
         return x_0
-    return jnp.where(process.sigma(t) == 0.0, x / process.alpha(t).astype(x.dtype), x_0)
+    clean = process.sigma(t) == 0.0
+    return jnp.where(clean, x / jnp.where(clean, process.alpha(t), 1.0).astype(x.dtype), x_0)

@@ -50,7 +50,13 @@ def classifier_free(denoise: ConditionalDenoiser, cond: Any, null_cond: Any, sca
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cond, null_cond)
 
     def guided(x_t: Array, t: Array) -> Array:
-        conditioned, null = jnp.split(denoise(jnp.concatenate([x_t, x_t]), t, both), 2)
+        # Before the difference is scaled up: in half precision it would be mostly rounding.
+        conditioned, null = jnp.split(denoise(jnp.concatenate([x_t, x_t]), t, both).astype(x_t.dtype), 2)
         return null + scale * (conditioned - null)
 
     return guided
+
+
+def needs_null(guidance: Any) -> bool:
+    """Whether a guidance rule, with or without its options bound, evaluates the null condition."""
+    return getattr(guidance, "func", guidance) is not conditional

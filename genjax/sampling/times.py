@@ -128,7 +128,7 @@ def trailing(process: Process, steps: int) -> np.ndarray:
 
 
 @register("times", "leading", reference="song2021denoising")
-def leading(process: Process, steps: int, *, timesteps: int = 1000, offset: int = 1) -> np.ndarray:
+def leading(process: Process, steps: int, *, timesteps: int | None = None, offset: int = 1) -> np.ndarray:
     """The indices i (T // steps) + offset of a chain of T steps, then t = 0 (Lin et al. 2024, table 2).
 
     It starts short of t = 1: of 1000 steps, ten are 901, 801, ..., 1.
@@ -136,7 +136,7 @@ def leading(process: Process, steps: int, *, timesteps: int = 1000, offset: int 
     Args:
         process: the process.
         steps: number of steps.
-        timesteps: T.
+        timesteps: T, by default that of the process where it has one, else 1000.
         offset: 1 as in latent diffusion, 0 as in DDIM.
 
     Returns:
@@ -145,18 +145,18 @@ def leading(process: Process, steps: int, *, timesteps: int = 1000, offset: int 
     Raises:
         ValueError: there are not `steps` indices in the chain.
     """
-    require(1 <= steps <= timesteps, f"steps = {steps}: must be from 1 to timesteps = {timesteps}")
+    timesteps = _chain(process, steps, timesteps)
     return _of_indices(np.arange(steps)[::-1] * (timesteps // steps) + offset, timesteps)
 
 
 @register("times", "linspace", reference="nichol2021improved")
-def linspace(process: Process, steps: int, *, timesteps: int = 1000) -> np.ndarray:
+def linspace(process: Process, steps: int, *, timesteps: int | None = None) -> np.ndarray:
     """Evenly from the last index of a chain of T steps to its first, then t = 0 (Nichol & Dhariwal 2021, sec. 4).
 
     Args:
         process: the process.
         steps: number of steps.
-        timesteps: T.
+        timesteps: T, by default that of the process where it has one, else 1000.
 
     Returns:
         Times [steps + 1].
@@ -164,8 +164,15 @@ def linspace(process: Process, steps: int, *, timesteps: int = 1000) -> np.ndarr
     Raises:
         ValueError: there are not `steps` indices in the chain.
     """
-    require(1 <= steps <= timesteps, f"steps = {steps}: must be from 1 to timesteps = {timesteps}")
+    timesteps = _chain(process, steps, timesteps)
     return _of_indices(np.linspace(0, timesteps - 1, steps).round()[::-1], timesteps)
+
+
+def _chain(process: Process, steps: int, timesteps: int | None) -> int:
+    """The length of the chain that a grid indexes."""
+    timesteps = getattr(process, "timesteps", 1000) if timesteps is None else timesteps
+    require(1 <= steps <= timesteps, f"steps = {steps}: must be from 1 to timesteps = {timesteps}")
+    return timesteps
 
 
 def _of_indices(indices: np.ndarray, timesteps: int) -> np.ndarray:

@@ -83,21 +83,29 @@ class SingleStep:
 
 
 class Nodes(NamedTuple):
-    """A process at times [steps + 1]: alpha, sigma and lambda = log(alpha / sigma), half the log-SNR."""
+    """A process at times [steps + 1].
+
+    Attributes:
+        t: the times.
+        alpha: alpha at the times.
+        sigma: sigma at the times.
+        h: the steps in lambda = log(alpha / sigma) [steps], positive when generating; 1 where a step is not `finite`.
+        finite: whether a step is finite in lambda [steps]: neither end is without noise or without signal. Formulas in
+            h must be replaced where it is not, rather than be evaluated at infinity: derivatives would be NaN.
+    """
 
     t: Any
     alpha: Any
     sigma: Any
-    lam: Any
-
-    @property
-    def h(self) -> Any:
-        """The steps in lambda [steps]: positive when generating, infinite to or from an end without noise or signal."""
-        return self.lam[1:] - self.lam[:-1]
+    h: Any
+    finite: Any
 
 
 def nodes(process: Process, times: Any) -> Nodes:
     """Evaluates a process at times [steps + 1].
+
+    Derivatives with respect to the times are those of alpha and sigma: infinite where the slope of sigma is, as
+    that of `linear_vp` at t = 0.
 
     Raises:
         ValueError: the first time has no noise, so that there is no noise to remove or to follow.
@@ -108,7 +116,12 @@ def nodes(process: Process, times: Any) -> Nodes:
             bool(sigma[0] > 0),
             f"the times start at t = {float(times[0])}, where sigma = 0: eps is undefined there, start later",
         )
-    return Nodes(times, process.alpha(times), sigma, 0.5 * process.log_snr(times))
+    xp = namespace(times)
+    alpha = process.alpha(times)
+    inner = (alpha > 0) & (sigma > 0)
+    lam = 0.5 * process.log_snr(xp.where(inner, times, 0.5))
+    finite = inner[1:] & inner[:-1]
+    return Nodes(times, alpha, sigma, xp.where(finite, lam[1:] - lam[:-1], 1.0), finite)
 
 
 def check_falling(name: str, times: Any) -> None:
@@ -120,13 +133,15 @@ def check_falling(name: str, times: Any) -> None:
 def first_order(n: Nodes) -> tuple[Any, Any]:
     """The exact step for a constant denoiser: x_s = (sigma_s / sigma_t) x_t - alpha_s expm1(-h) x_0.
 
-    This is DDIM (Song et al. 2021a, eq. 12 with eta = 0), DPM-Solver-1 and, on the straight path, Euler. It is
-    finite where h is not.
+    This is DDIM (Song et al. 2021a, eq. 12 with eta = 0), DPM-Solver-1 and, on the straight path, Euler. Where h is
+    infinite the second coefficient is written as alpha_s - alpha_t sigma_s / sigma_t, which is the same.
 
     Returns:
         The coefficients of x_t and x_0, [steps].
     """
-    return n.sigma[1:] / n.sigma[:-1], -n.alpha[1:] * namespace(n.t).expm1(-n.h)
+    xp = namespace(n.t)
+    a = n.sigma[1:] / n.sigma[:-1]
+    return a, xp.where(n.finite, -n.alpha[1:] * xp.expm1(-n.h), n.alpha[1:] - n.alpha[:-1] * a)
 
 
 def normal_like(keys: Array, x: Array) -> Array:

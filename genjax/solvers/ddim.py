@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
@@ -10,7 +11,7 @@ from genjax.config import require
 from genjax.processes import Process
 from genjax.processes.base import namespace
 from genjax.registry import register
-from genjax.solvers.base import Carry, Denoiser, Nodes, SingleStep, check_falling, nodes, normal_like
+from genjax.solvers.base import Carry, Denoiser, Nodes, SingleStep, check_falling, first_order, nodes, normal_like
 
 SONG_2021 = bibtex(
     """
@@ -40,14 +41,21 @@ def _posterior(n: Nodes, eta: float) -> FirstOrderPlan:
     sigma_s goes in the direction of eps: sigma_s sqrt(1 - eta^2 (1 - exp(-2h))). On VP these are the paper's.
     """
     xp = namespace(n.t)
+    if eta == 0.0:
+        a, b = first_order(n)
+        return FirstOrderPlan(n.t[:-1], a, b, xp.zeros_like(a))
     alpha, sigma = n.alpha[1:], n.sigma[1:]
     # log sqrt(1 - eta^2 (1 - exp(-2h))); with eta = 1 it is -h, which the general form would lose for a large h.
     log_rest = -n.h if eta == 1.0 else 0.5 * xp.log1p(eta**2 * xp.expm1(-2.0 * n.h))
-    a = sigma / n.sigma[:-1] * xp.exp(log_rest)
-    b = -alpha * xp.expm1(-n.h + log_rest)
-    # Deterministic plans take no root, whose slope at zero would spoil gradients to the times.
-    std = xp.zeros_like(sigma) if eta == 0.0 else eta * sigma * xp.sqrt(-xp.expm1(-2.0 * n.h))
-    return FirstOrderPlan(n.t[:-1], a, b, std)
+    a = sigma / n.sigma[:-1] * xp.where(n.finite, xp.exp(log_rest), np.sqrt(1.0 - eta**2))
+    b = xp.where(n.finite, -alpha * xp.expm1(-n.h + log_rest), alpha - n.alpha[:-1] * a)
+    return FirstOrderPlan(n.t[:-1], a, b, eta * sigma * _forgotten(n))
+
+
+def _forgotten(n: Nodes) -> Any:
+    """Returns sqrt(1 - exp(-2h)) [steps], 1 for an infinite step."""
+    xp = namespace(n.t)
+    return xp.where(n.finite, xp.sqrt(-xp.expm1(-2.0 * n.h)), 1.0)
 
 
 class _FirstOrder(SingleStep):
@@ -103,7 +111,7 @@ class DDPM(_FirstOrder):
 
     Attributes:
         variance: "small" is the posterior's, right for data that are one point; "large" is that of q(x_t | x_s), right
-            for data N(0, I) (Ho et al. 2020, sec. 3.2). Neither adds noise in a step to sigma = 0.
+            on VP for data N(0, I) (Ho et al. 2020, sec. 3.2). Neither adds noise in a step to sigma = 0.
     """
 
     variance: str = "small"
@@ -123,5 +131,4 @@ class DDPM(_FirstOrder):
         if self.variance == "small":
             return plan
         xp = namespace(times)
-        large = n.sigma[:-1] * xp.sqrt(-xp.expm1(-2.0 * n.h))
-        return plan._replace(std=xp.where(n.sigma[1:] > 0, large, 0.0))
+        return plan._replace(std=xp.where(n.sigma[1:] > 0, n.sigma[:-1] * _forgotten(n), 0.0))

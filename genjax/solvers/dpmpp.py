@@ -52,9 +52,10 @@ class DPMpp2M:
         xp = namespace(times)
         n = nodes(process, times)
         a, b = first_order(n)
-        before = xp.concatenate([xp.full_like(n.h[:1], xp.inf), n.h[:-1]])
-        # h_i / (2 h_{i-1}): an infinite step before this one, or none, leaves the first-order formula by itself.
-        weight = xp.where(xp.isfinite(n.h), 0.5 * xp.where(xp.isfinite(n.h), n.h, 0.0) / before, 0.0)
+        # h_i / (2 h_{i-1}): beside an infinite step, or without one before, the first-order formula stands alone.
+        none = xp.zeros_like(n.finite[:1])
+        usable = n.finite & xp.concatenate([none, n.finite[:-1]])
+        weight = xp.where(usable, 0.5 * n.h / xp.concatenate([xp.ones_like(n.h[:1]), n.h[:-1]]), 0.0)
         return MultistepPlan(times[:-1], a, b * (1.0 + weight), -b * weight)
 
     def init(self, x: Array) -> Array:

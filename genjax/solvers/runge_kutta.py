@@ -29,12 +29,14 @@ class Coordinate(NamedTuple):
         inverse: u -> t.
         m: t -> m, with x = m y.
         slope: t -> (p, q).
+        regular_without_signal: whether all that is finite at alpha = 0.
     """
 
     u: Callable[[Process, Any], Any]
     inverse: Callable[[Process, Any], Any]
     m: Callable[[Process, Any], Any]
     slope: Callable[[Process, Any], tuple[Any, Any]]
+    regular_without_signal: bool = False
 
 
 def _ratio(process: Process, t: Any) -> Any:
@@ -86,14 +88,16 @@ COORDINATES = {
         inverse=lambda process, u: u,
         m=lambda process, t: namespace(t).ones_like(t),
         slope=_slope_t,
+        regular_without_signal=True,
     ),
     # The angle atan(sigma / alpha) on x / sqrt(alpha^2 + sigma^2), where the slope is v (Salimans & Ho 2022, appendix
-    # D). Alone of the four it is regular at alpha = 0 on every process.
+    # D).
     "angle": Coordinate(
         u=lambda process, t: namespace(t).arctan2(process.sigma(t), process.alpha(t)),
         inverse=lambda process, u: process.time_of_log_snr(-2.0 * log(namespace(u).tan(u))),
         m=_norm,
         slope=_slope_angle,
+        regular_without_signal=True,
     ),
 }
 
@@ -119,7 +123,8 @@ class RungeKutta(SingleStep):
 
     Attributes:
         coordinate: "sigma" (that is sigma / alpha), "log_snr", "t" or "angle" (that is
-            atan(sigma / alpha), which is regular at alpha = 0 too).
+            atan(sigma / alpha)). Take "t" or "angle" where a process ends at alpha = 0: towards it the steps of any grid
+            in t stay of size one in log-SNR, so that "log_snr" does not converge there.
     """
 
     coordinate: str = "sigma"
@@ -142,34 +147,29 @@ class RungeKutta(SingleStep):
         xp = namespace(times)
         n = nodes(process, times)
         chart = COORDINATES[self.coordinate]
-        u = chart.u(process, times)
-        regular = xp.isfinite(u[1:] - u[:-1]) & (n.sigma[1:] > 0)
-        u_start, u_end = (xp.where(regular, end, 1.0) for end in (u[:-1], u[1:]))
-
-        def place(fraction: float) -> Any:
-            inner = chart.inverse(process, u_start + fraction * (u_end - u_start))
-            exact = {0.0: times[:-1], 1.0: times[1:]}  # the ends without the rounding of the inverse
-            return xp.where(regular, exact.get(fraction, inner), times[:-1])
-
-        def of_regular(values: Any, otherwise: float) -> Any:
-            return xp.where(regular, values, otherwise)[:, None]
-
+        regular = (n.finite | chart.regular_without_signal) & (n.sigma[1:] > 0)
+        # Steps without a usable coordinate are planned as if at t = 0.5, and replaced below.
+        start, end = (xp.where(regular, times_at, 0.5) for times_at in (times[:-1], times[1:]))
+        u, du = chart.u(process, start), chart.u(process, end) - chart.u(process, start)
         stages = len(self.tableau)
         unit = xp.eye(stages + 1, dtype=times.dtype)[:, None]  # x_t, D_1, ..., D_m
-        t = [place(0.0)] + [place(sum(weights)) for weights in self.tableau[:-1]] + [place(1.0)]
-        m = [of_regular(chart.m(process, time), 1.0) for time in t]
-        y = start = unit[0] / m[0]
+        fractions = [sum(weights) for weights in self.tableau[:-1]]
+        inner = [end if f == 1.0 else start if f == 0.0 else chart.inverse(process, u + f * du) for f in fractions]
+        t = [start, *inner, end]
+        m = [chart.m(process, time)[:, None] for time in t]
+        y = first = unit[0] / m[0]
         rows, slopes = [unit[0] * xp.ones_like(m[0])], []
         for i, weights in enumerate(self.tableau):
-            p, q = (of_regular(term, 0.0) for term in chart.slope(process, t[i]))
+            p, q = (term[:, None] for term in chart.slope(process, t[i]))
             slopes.append(p * y + q * unit[i + 1])
-            y = start + (u_end - u_start)[:, None] * sum(w * k for w, k in zip(weights, slopes, strict=True))
+            y = first + du[:, None] * sum(w * k for w, k in zip(weights, slopes, strict=True))
             rows.append(m[i + 1] * y)
-        # Without a usable coordinate every stage stays at x_t, and the step is the first-order one.
+        # A step without a usable coordinate is of first order; its stages stay at (x_t, t).
         a, b = first_order(n)
-        rows[-1] = xp.where(regular[:, None], rows[-1], a[:, None] * unit[0] + b[:, None] * unit[1])
-        combined = xp.stack(rows, axis=1)
-        return StagePlan(xp.stack(t[:-1], axis=1), combined[..., 0], combined[..., 1:])
+        instead = [rows[0]] * stages + [a[:, None] * unit[0] + b[:, None] * unit[1]]
+        combined = xp.where(regular[:, None, None], xp.stack(rows, axis=1), xp.stack(instead, axis=1))
+        stage_times = xp.where(regular[:, None], xp.stack(t[:-1], axis=1), times[:-1, None])
+        return StagePlan(stage_times, combined[..., 0], combined[..., 1:])
 
     def step(self, denoise: Denoiser, x: Array, plan_i: StagePlan, carry: Carry, keys: Array) -> tuple[Array, Carry]:
         """Advances x by one step."""

@@ -169,7 +169,7 @@ def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str,
     classes = spec.num_classes or 1
     columns = classes if 2 <= classes <= 20 else math.ceil(math.sqrt(n))  # a class a column, where they fit
     key = jax.random.fold_in(jax.random.key(experiment.seed), _SAMPLES)
-    cond = None if spec.num_classes is None else {"label": jnp.arange(n, dtype=jnp.int32) % spec.num_classes}
+    cond = {"label": jnp.arange(n, dtype=jnp.int32) % classes} if "label" in experiment.family.condition else None
 
     @jax.jit
     def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:

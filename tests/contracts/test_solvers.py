@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax import citation, registry, sampling
+from genjax import citation, processes, registry, sampling
 from tests.solvers.targets import DETERMINISTIC, MIXTURE, PROCESSES, SOLVERS, STOCHASTIC
 
 each = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 VP = PROCESSES["linear_vp"]
+WITH_EDGES = PROCESSES | {
+    "cosine_vp": processes.CosineVP(),
+    "discrete_vp, zero terminal SNR": processes.DiscreteVP("scaled_linear", 100, 0.0085, 0.12, zero_terminal_snr=True),
+}
 TIMES = np.array([1.0, 0.7, 0.45, 0.2, 0.05])
 
 
@@ -99,14 +102,36 @@ def test_gradients_to_state_and_times(solver):
 
 
 @each
-@each_process
+@pytest.mark.parametrize("process", WITH_EDGES.values(), ids=WITH_EDGES)
 def test_whole_way_from_pure_noise_to_no_noise(solver, process):
-    """From t = 1 to t = 0 exactly, with alpha or sigma zero there: finite, and inside the data's range."""
-    times = sampling.times.trailing(process, 32)
-    x = sampling.sample(jax.random.key(1), MIXTURE.denoiser(process), process, solver, times, (64, 1), final="none")
+    """From t = 1 to t = 0 exactly, with alpha or sigma zero there: the samples have the mixture's moments."""
+    if getattr(solver, "coordinate", None) == "log_snr" and process.alpha(np.float64(1.0)) == 0.0:
+        pytest.skip("by its docstring it does not converge towards alpha = 0")
+    times, n = sampling.times.trailing(process, 64), 4096
+    run = jax.jit(
+        lambda key: sampling.sample(key, MIXTURE.denoiser(process), process, solver, times, (n, 1), final="denoise")
+    )
+    x = np.asarray(run(jax.random.key(1)), np.float64)
+    mean = (MIXTURE.weights[:, None] * MIXTURE.means).sum()
+    std = np.sqrt((MIXTURE.weights * (MIXTURE.scales**2 + MIXTURE.means[:, 0] ** 2)).sum() - mean**2)
     assert np.all(np.isfinite(x))
-    assert float(jnp.abs(x).max()) < 6.0
-    assert float(jnp.abs(x.mean() - 0.25)) < 1.0  # the mixture's mean is .25
+    # Prior error on VE and VP, and that of 64 steps of the first order, beside four standard errors.
+    assert x.mean() == pytest.approx(mean, abs=0.05 + 4 * std / np.sqrt(n))
+    assert x.std() == pytest.approx(std, rel=0.1 if solver.order == 1 else 0.05)
+
+
+@pytest.mark.parametrize("solver", DETERMINISTIC.values(), ids=DETERMINISTIC)
+@pytest.mark.parametrize("process", WITH_EDGES.values(), ids=WITH_EDGES)
+def test_plans_and_their_derivatives_at_the_edges(solver, process):
+    """Plans to and from alpha = 0 and to sigma = 0 are finite; gradients are, save where sigma's slope is infinite."""
+    down = np.array([1.0, 0.7, 0.4, 0.0])
+    for times in (down, down[::-1][1:]):
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(solver.plan(process, times)))
+    with jax.enable_x64(True):
+        slopes = jax.jacrev(lambda times: solver.plan(process, times))(jnp.asarray(down))
+    steep = isinstance(process, type(VP))  # sigma goes as sqrt(t)
+    for leaf in jax.tree.leaves(slopes):
+        assert np.all(np.isfinite(leaf[..., :-1] if steep else leaf))
 
 
 @each
@@ -117,14 +142,19 @@ def test_half_precision_denoiser_leaves_the_state_in_float32(solver):
 
 
 @pytest.mark.parametrize("solver", DETERMINISTIC.values(), ids=DETERMINISTIC)
-def test_encode_then_decode_returns(solver):
-    denoise = MIXTURE.denoiser(VP)
+@pytest.mark.parametrize("name", ["linear_vp", "rectified_flow"])
+def test_encode_then_decode_returns(solver, name):
+    """Up to t = 1, where one of the two has no signal left, and back."""
+    if getattr(solver, "coordinate", None) == "log_snr" and name == "rectified_flow":
+        pytest.skip("by its docstring it does not converge towards alpha = 0")
+    process = WITH_EDGES[name]
     times = np.linspace(0.05, 1.0, 201)
-    x = start(5)
-    latent = sampling.solve(jax.random.key(0), denoise, VP, solver, times, x)
-    back = sampling.solve(jax.random.key(0), denoise, VP, solver, times[::-1], latent)
-    tolerance = 0.1 if solver.order == 1 else 0.02
-    np.testing.assert_allclose(back, x, atol=tolerance)
+    run = functools.partial(sampling.solve, jax.random.key(0), MIXTURE.denoiser(process), process, solver)
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.linspace(-1, 1, 5)[:, None])
+        latent = jax.jit(lambda x: run(times, x))(x)
+        back = jax.jit(lambda x: run(times[::-1], x))(latent)
+    np.testing.assert_allclose(back, x, atol=0.1 if solver.order == 1 else 0.02)
 
 
 @pytest.mark.parametrize("solver", STOCHASTIC.values(), ids=STOCHASTIC)

@@ -162,7 +162,7 @@ def test_generate_uses_the_condition_and_one_key_a_sample():
     x = family(1.0).generate(params, jax.random.key(0), 3, cond)
     np.testing.assert_allclose(x, np.broadcast_to([[[[0.0]]], [[[0.3]]], [[[0.7]]]], (3, *SHAPE)), atol=1e-5)
     guided = family(2.0).generate(params, jax.random.key(0), 3, cond)  # null is -1: 2 c + 0.1
-    np.testing.assert_allclose(guided[:, 0, 0, 0], [0.1, 0.7, 1.5], atol=1e-5)
+    np.testing.assert_allclose(guided[:, 0, 0, 0], [0.1, 0.7, 1.0], atol=1e-5)  # 1.5 is clipped
 
 
 def test_unconditional_generation_does_not_depend_on_the_batch():
@@ -190,3 +190,29 @@ def test_mistakes_are_named():
         Diffusion(network=ZERO, image_shape=SHAPE, condition_dropout=1.5)
     with pytest.raises(ValueError, match="steps = 0"):
         Sampler(steps=0)
+
+
+@pytest.mark.parametrize("parameterization", [parameterizations.Eps(), parameterizations.Score()], ids=["eps", "score"])
+def test_sampling_from_zero_snr_needs_a_parameterization_that_knows_x0(parameterization):
+    with pytest.raises(ValueError, match="without signal"):
+        Diffusion(network=ZERO, image_shape=SHAPE, process=processes.CosineVP(), parameterization=parameterization)
+    Diffusion(network=ZERO, image_shape=SHAPE, process=processes.CosineVP(), parameterization=parameterizations.V())
+
+
+def test_guidance_needs_a_trained_null_condition():
+    sampler = Sampler(guidance=guidance.classifier_free)
+    with pytest.raises(ValueError, match="condition_dropout = 0"):
+        Diffusion(network=ZERO, image_shape=SHAPE, condition=("label",), condition_dropout=0.0, sampler=sampler)
+
+
+def test_networks_that_do_not_fit_are_named():
+    from genjax.networks import MLP
+
+    spec = types.SimpleNamespace(image_shape=(4, 4, 3), num_classes=10)
+    for network, words in [
+        (MLP(hidden=8, depth=1, num_classes=5), "num_classes = 5, but the data have 10"),
+        (MLP(hidden=8, depth=1, num_classes=10, out_channels=1), r"returns \(4, 4, 1\) for images of \(4, 4, 3\)"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            Diffusion(network=network, image_shape=(4, 4, 3), condition=("label",)).check(spec)
+    Diffusion(network=MLP(hidden=8, depth=1, num_classes=10), image_shape=(4, 4, 3), condition=("label",)).check(spec)

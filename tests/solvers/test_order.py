@@ -102,5 +102,6 @@ def test_moments_agree_with_samples():
         alpha, sigma = process.alpha(times[0]), process.sigma(times[0])
         x = alpha * 0.5 + np.sqrt(alpha**2 * 0.25 + sigma**2) * jax.random.normal(jax.random.key(0), (n, 1))
         x = sampling.solve(jax.random.key(1), target.denoiser(process), process, solver, times, x)
+    x = np.asarray(x)
     assert float(x.mean()) == pytest.approx(mean, abs=4 * np.sqrt(variance / n))
     assert float(x.var()) == pytest.approx(variance, rel=4 * np.sqrt(2 / n))

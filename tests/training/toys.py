@@ -9,8 +9,9 @@ import numpy as np
 
 from genjax.config import require
 from genjax.data.base import DataSpec
-from genjax.families.base import Aux, Phase, per_sample_keys
+from genjax.families.base import Aux, Phase
 from genjax.registry import register
+from genjax.sampling import sample_keys
 
 
 @register("data", "toy_images")
@@ -37,6 +38,7 @@ class Denoiser:
     """One role, one phase: a linear map that takes noise off images."""
 
     divisor: int = 2
+    condition: ClassVar[tuple[str, ...]] = ()
 
     def check(self, spec: DataSpec) -> None:
         side = spec.image_shape[0]
@@ -53,7 +55,7 @@ class Denoiser:
 
     def generate(self, params: dict[str, Any], key: jax.Array, n: int, cond: Any = None) -> jax.Array:
         side = int(params["network"]["dense"]["bias"].size ** 0.5)
-        noise = jax.vmap(lambda k: jax.random.normal(k, (side, side, 1)))(per_sample_keys(key, n))
+        noise = jax.vmap(lambda k: jax.random.normal(k, (side, side, 1)))(sample_keys(key, n))
         return self._apply(params["network"], noise)
 
     def _apply(self, params: Any, x: jax.Array) -> jax.Array:
@@ -76,6 +78,7 @@ class Game:
     """
 
     rate: ClassVar[float] = 0.1
+    condition: ClassVar[tuple[str, ...]] = ()
 
     def init(self, key: jax.Array, spec: DataSpec) -> tuple[dict[str, Any], Any]:
         return {"critic": {"c": jnp.array([1.0])}, "generator": {"g": jnp.array([2.0])}}, {"moves": jnp.int32(0)}
