@@ -11,6 +11,8 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -61,44 +63,73 @@ def build(kind: str, spec: Mapping[str, Any], path: str | None = None) -> Any:
     table = registry.entries(kind)
     if name not in table:
         raise ConfigError(f"{path}: there is no {kind} {name!r}{nearest(str(name), table)}")
-    return construct(table[name].build, kwargs, path)
+    return construct(table[name].build, kwargs, path, registry.CALLED_WITH.get(kind, 0))
 
 
-def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str) -> Any:
+def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str, called_with: int = 0) -> Any:
     """Calls a dataclass or a function with the values of a config section.
 
     Values of component and section fields are built, lists become tuples.
 
+    Args:
+        target: the dataclass, or a function, whose options are bound.
+        spec: its values.
+        path: where in the config they stand.
+        called_with: how many of a function's arguments it gets when it is called.
+
     Raises:
-        ConfigError: an unknown or missing key, or a value that the target refuses.
+        ConfigError: an unknown or missing key, a value of another type, or one that the target refuses.
     """
     is_class = inspect.isclass(target)
     parameters = inspect.signature(target).parameters
-    # `name` and `parent` are what Linen adds to every module; neither is a config's to set.
-    settable = [key for key in parameters if key not in ("self", "name", "parent")]
-    for key in spec:
-        if key not in settable:
-            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), settable)}")
     fields = {f.name: f for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}
+    settable = [key for key in list(parameters)[called_with:] if _is_settable(parameters[key], fields.get(key))]
+    hints = _hints(target)
     values = {}
     for key, value in spec.items():
+        if key not in settable:
+            raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), settable)}")
         metadata = fields[key].metadata if key in fields else {}
-        if "kind" in metadata and _is_section(value):
-            value = build(metadata["kind"], value, f"{path}.{key}")
-        elif "section" in metadata and _is_section(value):
-            value = construct(metadata["section"], value, f"{path}.{key}")
-        values[key] = _freeze(value)
-    if not is_class:
-        return functools.partial(target, **values)
+        if ("kind" in metadata or "section" in metadata) and _is_section(value):
+            build_value = build if "kind" in metadata else construct
+            value = build_value(metadata.get("kind") or metadata["section"], value, f"{path}.{key}")
+        elif isinstance(value, str | int | float | list | tuple) and "kind" in metadata:
+            raise ConfigError(f"{path}.{key} = {value!r}: a {metadata['kind']} is given as dict(name=..., ...)")
+        value = _freeze(value)
+        if not _fits(value, hints.get(key, Any)):
+            raise ConfigError(f"{path}.{key} = {value!r}: must be {_spoken(hints[key])}")
+        values[key] = value
     missing = [k for k in settable if parameters[k].default is inspect.Parameter.empty and k not in values]
     if missing:
         raise ConfigError(f"{path}: missing key {', '.join(map(repr, missing))}")
+    if not is_class:
+        return functools.partial(target, **values)
     try:
         return target(**values)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def describe(component: Any) -> dict[str, Any]:
+    """Returns the config of a built component, defaults included: the inverse of `build`.
+
+    Raises:
+        ValueError: nothing of the kind is registered.
+    """
+    target = getattr(component, "func", component if inspect.isfunction(component) else type(component))
+    entry = next((e for kind in registry.KINDS for e in registry.entries(kind).values() if e.build is target), None)
+    if entry is None:
+        raise ValueError(f"{component!r} is no registered component")
+    if dataclasses.is_dataclass(component):
+        return {"name": entry.name} | {f.name: getattr(component, f.name) for f in dataclasses.fields(component)}
+    defaults = {
+        key: parameter.default
+        for key, parameter in inspect.signature(target).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    return {"name": entry.name, **defaults, **getattr(component, "keywords", {})}
 
 
 def require(condition: bool, message: str) -> None:
@@ -117,3 +148,49 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_freeze(item) for item in value)
     return value
+
+
+def _is_settable(parameter: inspect.Parameter, field: Any) -> bool:
+    """Whether a config may give a parameter."""
+    if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        return False
+    # `name` and `parent` are what Linen adds to every module.
+    return parameter.name not in ("self", "name", "parent") and not (field is not None and "internal" in field.metadata)
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(target)
+    except (NameError, TypeError):  # annotations of other libraries need not resolve
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a config's value has the type that an annotation names; True for annotations of other things."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is tuple:
+        inner = typing.get_args(hint)
+        if not isinstance(value, tuple):
+            return False
+        inner = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if hint is None or hint is types.NoneType:
+        return value is None
+    if hint in (int, float, bool, str):
+        allowed = (int, float) if hint is float else hint
+        return isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
+    # A number or a word stands for no object.
+    return not (isinstance(hint, type) and isinstance(value, str | int | float) and not isinstance(value, hint))
+
+
+def _spoken(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "True or False", str: "a word", types.NoneType: "None"}
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spoken(option) for option in inner if option in words)  # a config holds no objects
+    if origin is tuple:
+        of = "numbers" if inner[0] in (int, float) else "values"
+        return f"a list of {of}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {of}"
+    return words.get(hint, str(getattr(hint, "__name__", hint)))

@@ -35,6 +35,9 @@ KINDS = {
     "feature_network": "genjax.evaluation.features",
 }
 
+# The components that are functions are called later with so many arguments, which are not a config's to give.
+CALLED_WITH = {"times": 2, "guidance": 3}
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:

@@ -16,8 +16,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from genjax import registry
 from genjax.cli.evaluate import score
+from genjax.cli.flags import Parser
 from genjax.cli.run import add_arguments, open_run
 
 SOLVERS = "ddpm,ddim,euler,heun,dpmpp_2m"
@@ -26,7 +26,7 @@ COLUMNS = ("solver", "steps", "evaluations", "distance", "floor", "ratio", "agre
 
 def main() -> None:
     """Runs the study."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.solver_comparison", description=__doc__)
+    parser = Parser(prog="python -m experiments.solver_comparison", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--n", type=int, default=1000, help="samples a row")
     parser.add_argument("--solvers", default=SOLVERS, help="names, with commas")
@@ -52,7 +52,7 @@ def measure(arguments: argparse.Namespace, name: str, steps: int) -> dict[str, A
     results = score(run, run.generate(arguments.n, labels), labels)
     if results is None:
         raise SystemExit("the run's config has no evaluation.feature_network")
-    solver = registry.entries("solver")[name].build()
+    solver = run.experiment.family.sampler.solver
     return {
         "solver": name,
         "steps": steps,
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace, name: str, steps: int) -> dict[str, A
         "evaluations": steps * solver.nfe_per_step + _evaluates_at_the_end(run),
         "distance": round(results["frechet"]["value"], 2),
         "floor": round(results["floor"]["mean"], 2),
-        "ratio": round(results["ratio"], 2),
+        "ratio": round(results["ratio"], 2) if results["ratio"] else "",
         "agreement": round(results["agreement"]["value"], 3) if results["agreement"] else "",
     }
 

@@ -31,9 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _command(argv[0])(argv[1:])
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"genjax {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # where nothing was under way that could be saved
+        print(f"genjax {argv[0]}: stopped", file=sys.stderr)
+        return 130
 
 
 def _command(name: str):  # type: ignore[no-untyped-def]

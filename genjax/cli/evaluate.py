@@ -1,6 +1,5 @@
 """`genjax evaluate`."""
 
-import argparse
 import json
 import pathlib
 import shlex
@@ -13,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from genjax.cli.run import Run, add_arguments, open_run, parse
+from genjax.cli.flags import Parser
+from genjax.cli.run import SECTIONS, Run, add_arguments, open_run
 from genjax.config import ConfigError
 from genjax.data.base import Source
 from genjax.data.transforms import preprocess, to_uint8
@@ -25,22 +25,24 @@ _SHOWN = 10  # samples a class in the report
 
 def main(argv: Sequence[str]) -> int:
     """Scores a run against its held-out data, and writes `evaluation.json` and `report.html`."""
-    parser = argparse.ArgumentParser(prog="genjax evaluate", description="Score a trained run and write its report.")
+    parser = Parser(prog="genjax evaluate", description="Score a trained run; writes evaluation.json and report.html.")
     add_arguments(parser)
     parser.add_argument("--n", type=int, help="number of samples")
-    arguments, sections = parse(parser, argv)
+    arguments, sections = parser.parse_dotted(argv, SECTIONS)
     run = open_run(arguments, sections)
     n = run.experiment.evaluation.n if arguments.n is None else arguments.n
     if n < 2:
         raise ConfigError(f"--n = {n}: must be at least 2")
+    if run.experiment.evaluation.feature_network is not None and run.experiment.data.spec.num_classes is None:
+        raise ConfigError("evaluation.feature_network is trained on labels, and the data have none")
     labels = run.labels(n)
     started = time.perf_counter()
     images = run.generate(n, labels)
     seconds = time.perf_counter() - started
     results = score(run, images, labels)
     figures_of_family = held_out(run)
+    evaluate.write(run.workdir / "evaluation.json", (results or {}) | {"family": figures_of_family})
     if results is not None:
-        evaluate.write(run.workdir / "evaluation.json", results | {"family": figures_of_family})
         Console().print(evaluate.table([results]))
     path = run.workdir / "report.html"
     command = shlex.join(["genjax", "evaluate", *argv])
@@ -80,7 +82,7 @@ def held_out(run: Run) -> dict[str, float]:
         return experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
 
     rows: list[dict[str, np.ndarray]] = []
-    for i in range(max(data.spec.size // size, 1)):
+    for i in range(-(-data.spec.size // size)):
         indices = np.arange(i * size, min((i + 1) * size, data.spec.size))
         rows.append(
             jax.device_get(figures_of(run.params, data.gather(indices), jax.random.fold_in(jax.random.key(0), i)))

@@ -1,7 +1,6 @@
 """A trained run, opened for sampling: its experiment, its weights and the compiled sampler."""
 
 import argparse
-import ast
 import copy
 import dataclasses
 import functools
@@ -12,14 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from genjax.config import ConfigError, nearest
+from genjax.config import ConfigError, describe
 from genjax.data.transforms import to_uint8
 from genjax.evaluation.manifest import Provenance
 from genjax.sampling import sample_keys
 from genjax.training import checkpoints
 from genjax.training.experiment import Experiment, load_run
 
-_SECTIONS = ("solver", "times", "guidance")  # what a dotted flag may name
+SECTIONS = ("solver", "times", "guidance")  # what a dotted flag may name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,32 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Sampler choices: --solver.name=dpmpp_2m, --solver.KEY=VALUE, --times.name=karras, --guidance.KEY=VALUE."
     )
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, dict[str, Any]]]:
-    """Parses flags; dotted ones are collected by section, `--solver.eta=0.5` as `{"solver": {"eta": 0.5}}`.
-
-    Raises:
-        ConfigError: a flag that is neither known nor dotted.
-    """
-    arguments, rest = parser.parse_known_args(argv)
-    sections: dict[str, dict[str, Any]] = {}
-    for flag in rest:
-        name, separator, value = flag.removeprefix("--").partition("=")
-        section, dot, key = name.partition(".")
-        if not (flag.startswith("--") and separator and dot and section in _SECTIONS):
-            known = [option for action in parser._actions for option in action.option_strings]
-            raise ConfigError(f"unknown flag {flag!r}{nearest(flag.partition('=')[0], known)}")
-        sections.setdefault(section, {})[key] = _literal(value)
-    return arguments, sections
-
-
-def _literal(text: str) -> Any:
-    """A number, a tuple or a truth value as Python writes them; any other word is a string."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,20 +92,23 @@ class Run:
         return np.resize(np.asarray(classes or range(count), np.int32), n)
 
     def sampler(self) -> dict[str, Any]:
-        """Returns the sampler's config; empty for a family that has none."""
-        return self.experiment.config["family"].get("sampler", {})
+        """Returns the sampler's config with all its defaults; empty for a family that has none."""
+        sampler = getattr(self.experiment.family, "sampler", None)
+        if sampler is None:
+            return {}
+        components = {section: describe(getattr(sampler, section)) for section in SECTIONS}
+        return components | {"steps": sampler.steps, "final": sampler.final}
 
     def provenance(self) -> Provenance:
         """Returns how this run's samples come about, for the manifest of a figure."""
-        sampler, config = self.sampler(), self.experiment.config
-        reference = config["data" if self.experiment.eval_data is None else "eval_data"]
+        reference = describe(self.experiment.data if self.experiment.eval_data is None else self.experiment.eval_data)
         return Provenance(
-            dataset=str(reference.get("dataset", reference.get("path", reference["name"]))),
-            split=str(reference.get("split", "all")),
+            dataset=str(reference["dataset" if "dataset" in reference else "path"]),
+            split=str(reference["split"]) if "split" in reference else "all",
             seed=self.seed,
             checkpoint_step=self.step,
             ema=self.ema,
-            **{key: sampler[key] for key in ("solver", "times", "steps", "guidance", "final") if key in sampler},
+            **self.sampler(),
         )
 
 
@@ -149,6 +125,8 @@ def open_run(arguments: argparse.Namespace, sections: dict[str, dict[str, Any]])
         workdir / checkpoints.DIRECTORY, arguments.checkpoint, ema=not arguments.no_ema
     )
     seed = experiment.evaluation.seed if arguments.seed is None else arguments.seed
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"--seed = {seed}: must be in [0, 2^32)")
     return Run(workdir, experiment, params, step, seed, not arguments.no_ema)
 
 

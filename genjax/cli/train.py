@@ -4,18 +4,26 @@ import shlex
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from genjax.cli.flags import assign, literal
 from genjax.config import ConfigError
-from genjax.training.experiment import Experiment, load_run
+from genjax.training.experiment import Experiment
 from genjax.training.loop import train
+from genjax.training.run_folder import read_config
 
 USAGE = """usage: genjax train --config=FILE.py[:MODE] --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
-       genjax train --workdir=FOLDER
+       genjax train --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
 
 Trains the experiment of a config file, from the newest checkpoint in the folder where there is one. A config file is
 Python and is executed; MODE is handed to its get_config, `smoke` is a tiny version. Without a config, goes on with the
-run in the folder, whose resolved config is JSON and executes nothing.
+run in the folder, whose config is JSON and executes nothing. A folder keeps one experiment: a config that differs is
+refused and the difference shown, but a run may be given more steps.
+
+  --config.training.steps=500     overrides, as many as you like; a key that the file leaves out may be given too
+
+Exit status: 0 done, 2 a mistake in the command or the config, 130 and 143 stopped by Ctrl-C and SIGTERM, with the run
+saved and the command that goes on printed.
 """
 
 
@@ -24,20 +32,40 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if argv else 2
+    overrides = [flag.removeprefix("--config.") for flag in argv if flag.startswith("--config.")]
+    config, workdir = _load([flag for flag in argv if not flag.startswith("--config.")])
+    for override in overrides:
+        path, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"--config.{path}: write --config.{path}=VALUE")
+        assign(config, path.split("."), literal(value), value)
+    train(Experiment.from_config(config), workdir, shlex.join(["genjax", "train", *argv]))
+    return 0
+
+
+def _load(argv: Sequence[str]) -> tuple[ConfigDict, str]:
+    """Returns the config, of the file or of the folder's run, and the folder."""
     values = flags.FlagValues()
-    # The overrides are looked for in sys_argv, by default the process's own.
-    config_flag = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=["genjax train", *argv])
+    # Overrides are applied afterwards: the flags of ml_collections say neither where nor what would be right.
+    config_flag = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False, sys_argv=["genjax"])
     workdir_flag = flags.DEFINE_string("workdir", None, "the run folder", flag_values=values)
     try:
         rest = values(["genjax train", *argv])[1:]
-    except (flags.Error, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        # A KeyError's text is its argument in quotes; the others' is the message.
-        raise ConfigError(str(error.args[0] if error.args else error).split("\n")[0]) from error
+        config = config_flag.value
+        if config is not None:
+            config.keys()  # of a file that could not be loaded, an object that raises at its first use
+    except Exception as error:  # whatever a config file, which is anybody's Python, may raise
+        raise ConfigError(_cause(error)) from error
     if rest:
         raise ConfigError(f"what is {rest[0]!r}? flags are written --name=value")
-    workdir = workdir_flag.value
-    if workdir is None:
+    if workdir_flag.value is None:
         raise ConfigError("--workdir is missing: the folder of the run, new or to go on with")
-    experiment = load_run(workdir) if config_flag.value is None else Experiment.from_config(config_flag.value)
-    train(experiment, workdir, shlex.join(["genjax", "train", *argv]))
-    return 0
+    return ConfigDict(read_config(workdir_flag.value)) if config is None else config, workdir_flag.value
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of the innermost error: what went wrong in the file, rather than that something did."""
+    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

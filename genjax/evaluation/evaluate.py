@@ -80,12 +80,14 @@ def score(
 
 
 def write(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Writes what `score` returned as JSON.
+    """Writes what `score` returned as JSON; NaN and infinity, which JSON does not know, become null."""
 
-    Raises:
-        ValueError: a value that JSON does not know (NaN, infinity).
-    """
-    Path(path).write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    def known(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: known(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+
+    Path(path).write_text(json.dumps(known(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> Table:

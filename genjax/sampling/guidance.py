@@ -30,7 +30,7 @@ def conditional(denoise: ConditionalDenoiser, cond: Any, null_cond: Any) -> Deno
 
 
 @register("guidance", "classifier_free", reference=HO_2022)
-def classifier_free(denoise: ConditionalDenoiser, cond: Any, null_cond: Any, scale: Any = 2.0) -> Denoiser:
+def classifier_free(denoise: ConditionalDenoiser, cond: Any, null_cond: Any, scale: float | Array = 2.0) -> Denoiser:
     """Classifier-free guidance: D = D_null + scale (D_cond - D_null) (Ho & Salimans 2022, eq. 6).
 
     `scale` is 1 + w of the paper: 1 is the conditional denoiser, 0 the unconditional one. Both are evaluated in one

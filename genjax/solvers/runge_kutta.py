@@ -122,9 +122,9 @@ class RungeKutta(SingleStep):
     algorithm 1, line 6).
 
     Attributes:
-        coordinate: "sigma" (that is sigma / alpha), "log_snr", "t" or "angle" (that is
-            atan(sigma / alpha)). Take "t" or "angle" where a process ends at alpha = 0: towards it the steps of any grid
-            in t stay of size one in log-SNR, so that "log_snr" does not converge there.
+        coordinate: "sigma" (that is sigma / alpha), "log_snr", "t" or "angle" (that is atan(sigma / alpha)). Take "t"
+            or "angle" where a process ends at alpha = 0: towards it the steps of a grid in t stay of size one in
+            log-SNR, so that "log_snr" does not converge there.
     """
 
     coordinate: str = "sigma"

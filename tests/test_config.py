@@ -1,0 +1,91 @@
+"""From configs to components and back, and what mistakes are called."""
+
+import dataclasses
+
+import pytest
+
+from genjax import registry
+from genjax.config import ConfigError, build, construct, describe, section
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """A group of settings."""
+
+    rate: float = 0.1
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """Settings with a group."""
+
+    count: int
+    inner: Inner = section(Inner, Inner())
+    flag: bool = False
+    limit: int | None = None
+    hidden: int = dataclasses.field(default=0, metadata={"internal": True})
+
+
+def test_sections_are_built_and_lists_become_tuples():
+    built = construct(Outer, {"count": 2, "inner": {"rate": 1, "names": ["a", "b"]}}, "config")
+    assert built == Outer(2, Inner(1, ("a", "b")))
+    hash(built)
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ({}, "config: missing key 'count'"),
+        ({"count": 1, "iner": {}}, "config: unknown key 'iner'; did you mean 'inner'?"),
+        ({"count": 1, "inner": {"rat": 1}}, "config.inner: unknown key 'rat'; did you mean 'rate'?"),
+        ({"count": 1, "hidden": 3}, "config: unknown key 'hidden'"),
+        ({"count": "two"}, "config.count = 'two': must be a whole number"),
+        ({"count": 1.5}, "config.count = 1.5: must be a whole number"),
+        ({"count": True}, "config.count = True: must be a whole number"),
+        ({"count": 1, "flag": "yes"}, "config.flag = 'yes': must be True or False"),
+        ({"count": 1, "limit": "x"}, "config.limit = 'x': must be a whole number or None"),
+        ({"count": 1, "inner": {"rate": "fast"}}, "config.inner.rate = 'fast': must be a number"),
+        ({"count": 1, "inner": {"names": ["a", 3]}}, "config.inner.names = ('a', 3): must be a list of values"),
+    ],
+)
+def test_mistakes_say_what_and_where(spec, message):
+    with pytest.raises(ConfigError) as error:
+        construct(Outer, spec, "config")
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "kind, spec, words",
+    [
+        ("solver", "ddim", "is given as dict(name=..., ...)"),
+        ("solver", {"name": "dimm"}, "did you mean 'ddim'?"),
+        ("times", {"name": "karras", "process": 1}, "unknown key 'process'; valid: rho, t_max, t_min"),
+        ("times", {"name": "karras", "rho": "a"}, "times.rho = 'a': must be a number"),
+        ("guidance", {"name": "classifier_free", "cond": 1}, "unknown key 'cond'"),
+        ("network", {"name": "mlp", "parent": 1}, "unknown key 'parent'"),
+        ("family", {"name": "diffusion", "image_shape": (8, 8, 1), "network": "unet"}, "a network is given as dict"),
+        ("family", {"name": "diffusion", "image_shape": 8, "network": {"name": "mlp"}}, "must be a list of 3 numbers"),
+    ],
+)
+def test_components(kind, spec, words):
+    with pytest.raises(ConfigError) as error:
+        build(kind, spec)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["solver", "process", "times", "guidance", "weighting", "time_sampler"])
+def test_describe_is_the_inverse_of_build(kind):
+    for name in registry.entries(kind):
+        spec = describe(build(kind, {"name": name}))
+        assert spec["name"] == name
+        assert describe(build(kind, spec)) == spec
+    assert describe(build("solver", {"name": "ddim", "eta": 0.5})) == {"name": "ddim", "eta": 0.5}
+    assert describe(build("times", {"name": "karras", "rho": 5.0})) == {
+        "name": "karras",
+        "rho": 5.0,
+        "t_max": None,
+        "t_min": None,
+    }
+    with pytest.raises(ValueError, match="no registered component"):
+        describe(3)
