@@ -80,12 +80,16 @@ def test_from_training_to_report(tmp_path, capsys):
     assert main(["train", config, f"--workdir={run}", "--config.training.steps=4"]) == 0
     assert checkpoints.restore_params(run / "checkpoints")[1] == 4
     assert main(["sample", f"--workdir={run}", "--n=6", "--classes=3,7", "--solver.name=heun", "--steps=2"]) == 0
-    with np.load(run / "samples" / "seed0.npz") as arrays:
+    with np.load(run / "samples" / "heun-2steps-seed0.npz") as arrays:
         assert arrays["images"].shape == (6, 8, 8, 1) and arrays["images"].dtype == np.uint8
         assert arrays["labels"].tolist() == [3, 7, 3, 7, 3, 7]
-    Image.open(run / "samples" / "seed0.png").verify()
-    about = json.loads((run / "samples" / "seed0.json").read_text())
-    assert about["solver"] == {"name": "heun"} and about["steps"] == 2 and about["checkpoint_step"] == 4
+    Image.open(run / "samples" / "heun-2steps-seed0.png").verify()
+    about = json.loads((run / "samples" / "heun-2steps-seed0.json").read_text())
+    assert (
+        about["solver"] == {"name": "heun", "coordinate": "sigma"}
+        and about["steps"] == 2
+        and about["checkpoint_step"] == 4
+    )
     assert main(["evaluate", f"--workdir={run}", "--n=20"]) == 0
     scores = json.loads((run / "evaluation.json").read_text())
     assert scores["frechet"]["value"] > 0 and scores["floor"]["mean"] > 0
@@ -100,10 +104,21 @@ def test_from_training_to_report(tmp_path, capsys):
         (["train", config, f"--workdir={run}", "--config.seed=1"], "config.seed: 0 -> 1"),
         (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.batch_size=-1"], "batch_size = -1"),
         (["train", f"--workdir={tmp_path / 'nothing'}"], "no run here"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.family.network.chanels=3"], "mean 'channels'?"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.trainig.steps=3"], "mean 'training'?"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.kep=3"], "mean 'keep'?"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.mesh.data=a"], "config.mesh.data = 'a'"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.steps=-3"], "steps = -3"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.family.image_shape=(9, 9, 1)"], "(9, 9, 1)"),
+        (["train", f"{config}y", f"--workdir={tmp_path / 'x'}"], "mode = 'smokey'"),
+        (["train", "--config=nowhere.py", f"--workdir={tmp_path / 'x'}"], "nowhere.py"),
         (["sample", f"--workdir={run}", "--solver.name=dddim"], "did you mean 'ddim'?"),
         (["sample", f"--workdir={run}", "--solvr.name=ddim"], "--solvr.name"),
         (["sample", f"--workdir={run}", "--classes=11"], "no class 11"),
         (["sample", f"--workdir={run}", "--steps=0"], "steps = 0"),
+        (["sample", f"--workdir={run}", "--guidanc=3"], "mean '--guidance'?"),
+        (["sample", f"--workdir={run}", "--guidance.scale=a"], "guidance.scale = 'a': must be a number"),
+        (["sample", f"--workdir={run}", "--seed=-1"], "--seed = -1"),
         (["evaluate", f"--workdir={run}", "--checkpoint=3"], "no checkpoint of step 3"),
         (["lst"], "did you mean 'list'?"),
         (["list", "solver"], "did you mean 'solvers'?"),
