@@ -3,7 +3,7 @@
 genjax train --config=configs/digits/flow_matching.py --workdir=runs/flow_matching
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config(mode: str = "full") -> ConfigDict:
@@ -11,7 +11,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = 8 if smoke else 1000
+    steps = FieldReference(8 if smoke else 1000)  # the schedule follows --config.training.steps
     return ConfigDict(
         dict(
             seed=0,
@@ -47,7 +47,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                         init_value=0.0,
                         peak_value=1e-3,
                         warmup_steps=steps // 10,
-                        decay_steps=steps,
+                        decay_steps=steps.identity(),
                     ),
                     clip=1.0,
                 )
@@ -56,7 +56,7 @@ def get_config(mode: str = "full") -> ConfigDict:
             training=dict(
                 steps=steps,
                 batch_size=16 if smoke else 64,
-                log_every=steps // 4 if smoke else 50,
+                log_every=2 if smoke else 50,
                 save_every=steps // 2,
                 sample_every=steps // 2,
                 sample_n=10 if smoke else 100,

@@ -78,6 +78,10 @@ class Family(Protocol):
         """Names of the batch's entries that `generate` takes as conditions; empty for an unconditional model."""
         ...
 
+    def check(self, spec: DataSpec) -> None:
+        """Raises ValueError where the data do not fit the model; compiles nothing."""
+        ...
+
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters by role, and the initial `extra`."""
         ...

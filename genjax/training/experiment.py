@@ -7,13 +7,23 @@ from typing import Any
 
 import jax
 
-from genjax.config import ConfigError, component, construct, nearest, require
+from genjax.config import ConfigError, component, construct, nearest, require, section
 from genjax.data.base import Source
 from genjax.families.base import DataSpec, Family
 from genjax.training import run_folder
 from genjax.training.ema import EMA
 from genjax.training.mesh import Mesh, check_batch_size
 from genjax.training.state import trained_roles
+
+
+def _require_whole(name: str, value: Any, least: int) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole and value >= least, f"{name} = {value!r}: must be a whole number of at least {least}")
+
+
+def _require_seed(seed: Any) -> None:
+    _require_whole("seed", seed, 0)
+    require(seed < 2**32, f"seed = {seed}: must be below 2^32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +56,11 @@ class Training:
         least = {"steps": 1, "batch_size": 1, "log_every": 1, "sample_n": 1, "keep": 1}
         least |= {"save_every": 0, "sample_every": 0} | ({} if self.prefetch is None else {"prefetch": 0})
         for name, bound in least.items():
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            require(whole and value >= bound, f"{name} = {value!r}: must be a whole number of at least {bound}")
+            _require_whole(name, getattr(self, name), bound)
+        require(
+            self.compile_cache is None or isinstance(self.compile_cache, str),
+            f"compile_cache = {self.compile_cache!r}: must be a folder or None",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Evaluation:
         n: samples to draw.
         batch_size: samples, or test images, at a time.
         seed: seed of the samples.
-        feature_network: what the distances are measured with; None for the data set's default.
+        feature_network: what the distances are measured with; None for no distances.
     """
 
     n: int = 1000
@@ -68,11 +80,9 @@ class Evaluation:
     feature_network: Any = component("feature_network", None)
 
     def __post_init__(self) -> None:
-        require(self.n >= 1, f"n = {self.n}: must be at least 1")
-        require(self.batch_size >= 1, f"batch_size = {self.batch_size}: must be at least 1")
-
-
-SECTIONS = {"training": Training, "ema": EMA, "mesh": Mesh, "evaluation": Evaluation}
+        _require_whole("n", self.n, 1)
+        _require_whole("batch_size", self.batch_size, 1)
+        _require_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +100,20 @@ class Experiment:
     """
 
     seed: int
-    training: Training
     optimizers: Mapping[str, Any]
+    training: Training = section(Training)
     data: Source = component("data")
     family: Family = component("family")
-    ema: EMA = dataclasses.field(default_factory=EMA)
-    mesh: Mesh = dataclasses.field(default_factory=Mesh)
-    evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
+    ema: EMA = section(EMA, EMA())
+    mesh: Mesh = section(Mesh, Mesh())
+    evaluation: Evaluation = section(Evaluation, Evaluation())
     eval_data: Source | None = component("data", None)
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    config: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False, metadata={"internal": True}
+    )
 
     def __post_init__(self) -> None:
-        require(isinstance(self.seed, int), f"seed = {self.seed!r}: must be a whole number")
-        require(0 <= self.seed < 2**32, f"seed = {self.seed}: must lie in [0, 2^32)")
+        _require_seed(self.seed)
         phases = self.family.phases()
         names = [phase.name for phase in phases]
         require(len(set(names)) == len(names), f"family: two phases have one name: {', '.join(names)}")
@@ -121,15 +132,7 @@ class Experiment:
             ConfigError: a mistake in the config, with its place.
         """
         values = run_folder.to_json(config)
-        built = dict(values)
-        for name, section in SECTIONS.items():
-            if name in values:
-                if not isinstance(values[name], dict):
-                    raise ConfigError(f"config.{name} = {values[name]!r}: must be a section")
-                built[name] = construct(section, values[name], f"config.{name}")
-        if "config" in values:
-            raise ConfigError(f"config: unknown key 'config'{nearest('config', set(_FIELDS))}")
-        return construct(cls, {**built, "config": values}, "config")
+        return dataclasses.replace(construct(cls, values, "config"), config=values)
 
     def check(self) -> tuple[jax.sharding.Mesh, DataSpec]:
         """Looks for the mistakes that show only on this machine and with these data; compiles nothing.
@@ -138,22 +141,24 @@ class Experiment:
             The device mesh and the description of the data.
 
         Raises:
-            ConfigError: the devices cannot split a batch, or the model does not fit the data.
+            ConfigError: the devices cannot split a batch, the model does not fit the data, or the held-out data are of
+                another kind.
         """
         mesh = self.mesh.build()
         check_batch_size(self.training.batch_size, mesh)
         spec = self.data.spec
-        if hasattr(self.family, "check"):
-            try:
-                self.family.check(spec)
-            except ConfigError:
-                raise
-            except ValueError as error:
-                raise ConfigError(f"config.family: {error}") from error
+        try:
+            self.family.check(spec)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"config.family: {error}") from error
+        if self.eval_data is not None:
+            for name in ("image_shape", "num_classes"):
+                here, there = getattr(self.eval_data.spec, name), getattr(spec, name)
+                if here != there:
+                    raise ConfigError(f"config.eval_data: {name} = {here}, but the training data have {there}")
         return mesh, spec
-
-
-_FIELDS = [field.name for field in dataclasses.fields(Experiment) if field.name != "config"]
 
 
 def load_run(workdir: str | os.PathLike[str]) -> Experiment:

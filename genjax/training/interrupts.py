@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM as a wish that the loop reads between two steps."""
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -9,7 +11,10 @@ from typing import Any
 class Interrupts:
     """Within the context, the first SIGINT or SIGTERM is noted instead of raised; a second one is raised as ever.
 
-    Outside the main thread, where Python lets nobody handle signals, it does nothing.
+    A signal that comes while a program is compiled is noted when that is done: Python handles signals between its own
+    instructions. None gets lost, as a KeyboardInterrupt does where it happens to be raised within a callback that
+    the garbage collector calls. Outside the main thread, where Python lets nobody handle signals, it does nothing.
+    Each process notes its own signals: of several processes all must get one, else the others wait for ever.
     """
 
     def __init__(self) -> None:
@@ -34,6 +39,9 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
+        # print would fail where the signal has come in the midst of another print.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping after this step; again to stop at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -27,7 +27,7 @@ from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.interrupts import Interrupts
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
-from genjax.training.metrics import CSV, Console, Recorder, TensorBoard
+from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
 from genjax.training.optimizers import Optimizer
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
 from genjax.training.step import make_train_step, skipped
@@ -38,7 +38,9 @@ _SAMPLES = 2**31 - 1  # folded into the seed for the sample grids; no step has t
 def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_command: str | None = None) -> TrainState:
     """Trains to `training.steps`, from the newest checkpoint of the run folder where it has one.
 
-    After Ctrl-C or SIGTERM the step is finished and saved, and the command that goes on is printed.
+    After Ctrl-C or SIGTERM the step is finished and saved, and the command that goes on is printed; before the first
+    step nothing is saved. Several processes do not agree on a signal yet: one that only some of them get stops those
+    alone. Beside the checkpoints, only the first process writes and prints.
 
     Args:
         experiment: the validated config.
@@ -52,35 +54,43 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         ConfigError: a mistake in the config, or a folder of another run; before anything is compiled.
         SystemExit: after a signal: with 130 for SIGINT, 143 for SIGTERM.
     """
-    config, folder = experiment.training, pathlib.Path(workdir)
-    mesh, spec = experiment.check()
-    create = functools.partial(create_state, experiment, spec)
-    template = _with_sharding(jax.eval_shape(create), mesh)
-    optimizers = build_optimizers(experiment, template.params)
-    note = run_folder.open_run(folder, experiment.config)
-    if config.compile_cache is not None:
-        _enable_compile_cache(config.compile_cache)
-
+    config, folder, leads = experiment.training, pathlib.Path(workdir), jax.process_index() == 0
     with contextlib.ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        mesh, spec = experiment.check()
+        create = functools.partial(create_state, experiment, spec)
+        template = _with_sharding(jax.eval_shape(create), mesh)
+        optimizers = build_optimizers(experiment, template.params)
+        note = run_folder.open_run(folder, experiment.config)
+        if config.compile_cache is not None:
+            _enable_compile_cache(config.compile_cache)
+
         saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
         state, window, start = _restore_or_create(saved, create, template)
         run_folder.record_start(folder, start)
-        (folder / "samples").mkdir(exist_ok=True)
 
-        console = stack.enter_context(contextlib.closing(Console(config.steps, start)))
-        board = stack.enter_context(contextlib.closing(TensorBoard(folder / "tensorboard", start)))
-        table = CSV(folder / "metrics.csv", start)
-        for line in filter(None, [note, _describe(template, folder), f"{folder}: from step {start} to {config.steps}"]):
-            console.say(line)
+        console = Console(config.steps, start) if leads else Silent()
+        stack.callback(console.close)
+        board = TensorBoard(folder / "tensorboard", start) if leads else Silent()
+        stack.callback(board.close)
+        table = CSV(folder / "metrics.csv", start) if leads else Silent()
+        if leads:
+            (folder / "samples").mkdir(exist_ok=True)
+            start_line = f"{folder}: from step {start} to {config.steps}"
+            for line in filter(None, [note, _describe(template, folder), start_line]):
+                console.say(line)
 
         train_step, names = _compile(experiment, optimizers, template, mesh)
         recorder = Recorder(names, [table, board, console], config.log_every, config.batch_size, window)
-        draw = _make_sampler(experiment, spec)
+        draw = _make_sampler(experiment, spec, mesh)
         phases, placing = experiment.family.phases(), batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
         stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
-        interrupts = stack.enter_context(Interrupts())
+        command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
 
+        if interrupts.received and start < config.steps:
+            console.say(f"{interrupts.received.name}: stopped before step {start + 1}; to go on: {command}")
+            raise SystemExit(interrupts.exit_code)
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
             state, measured = train_step(state, make_global(next(stream), placing))
             recorder.push(step, measured, skipped(phases, step - 1))
@@ -89,7 +99,8 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                 recorder.flush()
                 with recorder.pause():
                     grid = draw(sampling_params(state))
-                    grid.save(folder / "samples" / f"{step:08d}.png")
+                    if leads:
+                        grid.save(folder / "samples" / f"{step:08d}.png")
                     board.write_image(step, "samples", np.asarray(grid))
             if last or signal or (config.save_every and step % config.save_every == 0):
                 recorder.flush(last)
@@ -97,7 +108,6 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                     saved.save(step, state, {"window": recorder.state()})
             if signal and not last:
                 saved.wait()
-                command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
                 console.say(f"{signal.name}: saved at step {step}; to go on: {command}")
                 raise SystemExit(interrupts.exit_code)
         saved.wait()
@@ -163,7 +173,9 @@ def _describe(template: TrainState, folder: pathlib.Path) -> str:
     return f"parameters: {sums} (listed in {folder / 'parameters.txt'})"
 
 
-def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str, Any]], Image.Image]:
+def _make_sampler(
+    experiment: Experiment, spec: DataSpec, mesh: jax.sharding.Mesh
+) -> Callable[[dict[str, Any]], Image.Image]:
     """Returns the function that draws the grid: always with one key and the same classes, so that grids compare."""
     n = experiment.training.sample_n
     classes = spec.num_classes or 1
@@ -171,7 +183,8 @@ def _make_sampler(experiment: Experiment, spec: DataSpec) -> Callable[[dict[str,
     key = jax.random.fold_in(jax.random.key(experiment.seed), _SAMPLES)
     cond = {"label": jnp.arange(n, dtype=jnp.int32) % classes} if "label" in experiment.family.condition else None
 
-    @jax.jit
+    # Every process gets all the images, wherever they are drawn.
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
         return to_uint8(experiment.family.generate(params, key, n, cond))
 

@@ -8,7 +8,6 @@ resumed has the same file, bit for bit, as one that was not; rates go to the con
 import contextlib
 import csv
 import io
-import math
 import os
 import pathlib
 import time
@@ -29,7 +28,7 @@ class Writer(Protocol):
     """What takes rows."""
 
     def write(self, step: int, row: Row, rates: Row) -> None:
-        """Takes the means of a window, and the rates, such as steps/s, at which it went by."""
+        """Takes the means of a window, and the rates, such as steps/s; {} where no step was timed."""
         ...
 
     def close(self) -> None:
@@ -117,8 +116,8 @@ class Recorder:
     def _write(self, step: int) -> None:
         row = {name: total / count for name, (total, count) in self._sums.items()}
         seconds = time.perf_counter() - (self._since or 0.0)
-        rate = self._steps / seconds if self._steps else math.nan
-        rates = {"steps_per_second": rate, "images_per_second": rate * self._batch_size}
+        rate = self._steps / seconds
+        rates = {"steps_per_second": rate, "images_per_second": rate * self._batch_size} if self._steps else {}
         for writer in self._writers:
             writer.write(step, row, rates)
         self._sums, self._steps, self._since = {}, 0, time.perf_counter()
@@ -137,7 +136,9 @@ class CSV:
             lines = self._path.read_text().splitlines(keepends=True)
             reader = csv.DictReader(line for line in lines if line.endswith("\n"))
             rows = [row for row in reader if int(row["step"]) <= step]
-            self._columns = list(reader.fieldnames or [])
+            self._columns = (
+                list(reader.fieldnames or []) if rows else []
+            )  # without rows it may be another config's file
         self._rewrite(rows)
 
     def write(self, step: int, row: Row, rates: Row) -> None:
@@ -189,6 +190,22 @@ class TensorBoard:
         self._writer.close()
 
 
+class Silent:
+    """In the place of each of the others: takes everything and writes nothing, on all processes but the first."""
+
+    def write(self, step: int, row: Row, rates: Row) -> None:
+        """Does nothing."""
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Does nothing."""
+
+    def say(self, line: str) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 class Console:
     """A progress bar on a terminal, a line a row elsewhere."""
 
@@ -211,14 +228,14 @@ class Console:
 
     def write(self, step: int, row: Row, rates: Row) -> None:
         """Shows the row: losses on the bar, everything in a line."""
-        rate = f"{rates['steps_per_second']:.3g} steps/s, {rates['images_per_second']:.4g} images/s"
+        speed = [f"{rates['steps_per_second']:.3g} steps/s, {rates['images_per_second']:.4g} images/s"] if rates else []
         if self._bar is not None:
             losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("/loss"))
-            self._bar.update(self._task, completed=step, description=f"{losses}, {rate}")
+            self._bar.update(self._task, completed=step, description=", ".join([losses, *speed]))
         else:
             losses_first = sorted(row, key=lambda name: not name.endswith("/loss"))
             values = ", ".join(f"{name} {row[name]:.4g}" for name in losses_first)
-            self.say(f"step {step}/{self._steps}: {values}; {rate}")
+            self.say("; ".join([f"step {step}/{self._steps}: {values}", *speed]))
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""

@@ -19,6 +19,9 @@ CONFIG = "config.json"
 VERSIONS = "versions.json"
 _PACKAGES = "jax jaxlib flax optax orbax-checkpoint grain tensorflow-datasets numpy".split()
 _MISSING = "(not set)"
+# What may change in the midst of a run, beside whole sections, because no weight and no row of metrics depends on it.
+_FREE = {f"training.{key}" for key in ("keep", "prefetch", "compile_cache", "sample_every", "sample_n", "save_every")}
+_FREE |= {"data.data_dir", "eval_data.data_dir"}
 
 
 def to_json(config: Any, path: str = "config") -> Any:
@@ -39,7 +42,9 @@ def to_json(config: Any, path: str = "config") -> Any:
 def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> str | None:
     """Makes a folder the run of a config, or checks that it is so already.
 
-    A run may go on with more steps, or on other devices; whatever else differs makes it another experiment.
+    A run may go on with more steps, or on other devices, or with other choices that leave its result as it is, such as
+    how often it is saved; whatever else differs makes it another experiment. A folder without a checkpoint, whose first
+    start failed, takes any config.
 
     Args:
         workdir: the folder.
@@ -62,6 +67,9 @@ def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> str 
     for path, (old, new) in differences(read_config(folder), config).items():
         line = f"config.{path}: {old} -> {new}"
         (lines if _allowed(path, old, new) else refused).append(line)
+    if not _has_checkpoint(folder) and refused:
+        _write_json(folder / CONFIG, config)
+        return f"{folder}: has no checkpoint yet, so starts anew with " + ", ".join(lines + refused)
     if refused:
         raise ConfigError("\n  ".join([f"{folder}: holds a run of another config; choose another folder", *refused]))
     if not lines:
@@ -131,10 +139,15 @@ def git_revision() -> str | None:
     return commit + ("+" if changed else "")
 
 
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a checkpoint is complete: those being written have other names than numbers."""
+    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+
+
 def _allowed(path: str, old: Any, new: Any) -> bool:
     if path == "training.steps":
         return isinstance(old, int) and isinstance(new, int) and new > old
-    return path == "mesh" or path.startswith("mesh.")
+    return path in _FREE or path.split(".")[0] in ("mesh", "evaluation")
 
 
 def _version(package: str) -> str | None:

@@ -30,7 +30,8 @@ def module(path):
 
 
 def smoke(path, cache, **training):
-    config = module(path).get_config("smoke")
+    # Resolved, for a run that breaks off has the schedule of the whole one.
+    config = module(path).get_config("smoke").copy_and_resolve_references()
     config.training.compile_cache = str(cache)  # the second run and the resumed one compile nothing
     config.training.update(training)
     return Experiment.from_config(config)
@@ -53,6 +54,18 @@ def test_full_config_is_valid_and_documented(path):
     assert f"--config={path}" in module(path).__doc__
     with pytest.raises(ValueError, match="mode = 'somke'"):
         module(path).get_config("somke")
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_schedule_follows_the_steps(path):
+    config = module(path).get_config()
+    config.training.steps = 500
+    schedule = config.optimizers.model.learning_rate
+    if "decay_steps" in schedule:
+        assert schedule.decay_steps == 500 and 50 <= schedule.warmup_steps < 60
+        schedule.decay_steps = 400  # on its own, it leaves the run as long as it is
+    assert config.training.steps == 500
+    Experiment.from_config(config)
 
 
 @pytest.mark.parametrize("path", CONFIGS)

@@ -25,16 +25,17 @@ def changed(path, value):
     ("path", "value", "message"),
     [
         ("training.steps", -5, "config.training: steps = -5: must be a whole number of at least 1"),
-        ("training.steps", 2.5, "config.training: steps = 2.5: must be"),
+        ("training.steps", 2.5, "config.training"),
         ("training.batch_size", 0, "config.training: batch_size = 0: must be"),
         ("training.log_every", 0, "config.training: log_every = 0: must be"),
+        ("training.compile_cache", 5, "config.training"),
         ("training.step", 5, "config.training: unknown key 'step'; did you mean 'steps'"),
         ("trainin", {}, "config: unknown key 'trainin'; did you mean 'training'"),
         ("config", {}, "config: unknown key 'config'"),
-        ("training", 5, "config.training = 5: must be a section"),
-        ("seed", -1, "config: seed = -1: must lie in"),
-        ("seed", 2**32, "config: seed = 4294967296: must lie in"),
-        ("seed", "one", "config: seed = 'one': must be a whole number"),
+        ("training", 5, "config.training = 5: must be"),
+        ("seed", -1, "config: seed = -1: must be a whole number of at least 0"),
+        ("seed", 2**32, "config: seed = 4294967296: must be below 2^32"),
+        ("seed", "one", "config"),
         (
             "family.name",
             "toy_denoizer",
@@ -46,7 +47,10 @@ def changed(path, value):
         ("ema.decay", 1.5, "config.ema: decay = 1.5: must be in"),
         ("ema.decay", {"netwrok": 0.5}, "config: decay: the family trains no 'netwrok'; did you mean 'network'"),
         ("mesh.fsdp", 0, "config.mesh: fsdp = 0: must be at least 1"),
-        ("evaluation.n", 0, "config.evaluation: n = 0: must be at least 1"),
+        ("evaluation.n", 0, "config.evaluation: n = 0: must be a whole number of at least 1"),
+        ("evaluation.n", 1.5, "config.evaluation"),
+        ("evaluation.seed", -1, "config.evaluation: seed = -1: must be a whole number of at least 0"),
+        ("evaluation.seed", 2**32, "config.evaluation: seed = 4294967296: must be below 2^32"),
         ("data.size", object(), "config.data.size = <object"),
     ],
 )
@@ -77,6 +81,11 @@ def test_check_refuses_what_does_not_fit():
         Experiment.from_config(changed("family.divisor", 3)).check()
     with pytest.raises(ConfigError, match="config.mesh: data = 64, fsdp = 1 does not fit"):
         Experiment.from_config(changed("mesh.data", 64)).check()
+    for change, message in [({"side": 8}, r"image_shape = \(8, 8, 1\)"), ({"classes": 5}, "num_classes = 5")]:
+        held_out = {"name": "toy_images", "size": 10}
+        Experiment.from_config(changed("eval_data", held_out)).check()
+        with pytest.raises(ConfigError, match=f"config.eval_data: {message}, but the training data have"):
+            Experiment.from_config(changed("eval_data", held_out | change)).check()
     mesh, spec = Experiment.from_config(toys.denoiser_config()).check()
     assert mesh.axis_names == ("data", "fsdp")
     assert spec.image_shape == (4, 4, 1)
@@ -92,6 +101,7 @@ def test_run_folder_round_trip(tmp_path):
 def test_another_config_is_refused_with_the_differences(tmp_path):
     first = toys.denoiser_config()
     run_folder.open_run(tmp_path, first)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     second = changed("optimizers.network.clip", 2.0) | {"seed": 4}
     second["training"] = {**second["training"], "steps": 3}
     del second["ema"]
@@ -109,10 +119,31 @@ def test_another_config_is_refused_with_the_differences(tmp_path):
 
 def test_a_run_may_grow_and_move_to_other_devices(tmp_path):
     run_folder.open_run(tmp_path, toys.denoiser_config())
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     longer = toys.denoiser_config(steps=9) | {"mesh": {"data": 1}}
     note = run_folder.open_run(tmp_path, longer)
     assert "config.training.steps: 6 -> 9" in note
     assert run_folder.read_config(tmp_path) == longer
+
+
+@pytest.mark.parametrize("path", ["training.keep", "training.save_every", "evaluation.n", "data.data_dir"])
+def test_what_changes_no_weight_may_change(tmp_path, path):
+    run_folder.open_run(tmp_path, toys.denoiser_config())
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="config.training.log_every: 2 -> 3"):
+        run_folder.open_run(tmp_path, changed("training.log_every", 3))
+    config = changed(path, 7)
+    note = run_folder.open_run(tmp_path, config)
+    assert note.startswith(f"{tmp_path}: goes on with config.{path.split('.')[0]}") and "7" in note.split("->")[1]
+    assert run_folder.read_config(tmp_path) == config
+
+
+def test_a_folder_whose_first_start_failed_takes_another_config(tmp_path):
+    run_folder.open_run(tmp_path, toys.denoiser_config())
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+    second = changed("seed", 4)
+    assert run_folder.open_run(tmp_path, second).endswith("starts anew with config.seed: 3 -> 4")
+    assert run_folder.read_config(tmp_path) == second
 
 
 def test_folders_without_a_run(tmp_path):

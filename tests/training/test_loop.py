@@ -90,6 +90,31 @@ def test_ctrl_c_saves_prints_the_command_and_resumes_exactly(unbroken, tmp_path,
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
+def test_ctrl_c_before_the_first_step(unbroken, tmp_path, monkeypatch, capsys):
+    """Before the step is compiled nothing is saved; while it is, the step is taken and saved."""
+    experiment, _, final = unbroken
+
+    def interrupted(function):
+        def wrapped(*args):
+            signal.raise_signal(signal.SIGINT)
+            return function(*args)
+
+        return wrapped
+
+    early, make = interrupted(loop.build_optimizers), loop.make_train_step
+    for name, patched, words, steps in [
+        ("build_optimizers", early, "stopped before step 1", []),
+        ("make_train_step", lambda *args: interrupted(make(*args)), "saved at step 1", ["1"]),
+    ]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+            patch.setattr(loop, name, patched)
+            train(experiment, tmp_path / "run")
+        assert stopped.value.code == 130
+        assert f"SIGINT: {words}; to go on: genjax train --workdir=" in capsys.readouterr().out
+        assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == steps
+    assert_same_bits(train(experiment, tmp_path / "run"), final)
+
+
 def test_a_crash_loses_what_came_after_the_checkpoint_and_no_more(unbroken, tmp_path, monkeypatch):
     experiment, whole, final = unbroken
     folder = tmp_path / "run"

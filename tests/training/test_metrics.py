@@ -93,6 +93,18 @@ def test_rates_leave_pauses_out():
     assert rates["images_per_second"] == pytest.approx(8 * rates["steps_per_second"])
 
 
+def test_there_is_no_rate_where_no_step_was_timed(tmp_path, capsys):
+    """The first step holds the compilation; a run that is stopped after it has no rate."""
+    writer, console, board = Rows(), Console(1, 0), TensorBoard(tmp_path, 0)
+    recorder = Recorder(["a/loss"], [writer, console, board], 1, 8)
+    recorder.push(1, jnp.ones(1))
+    recorder.flush(last=True)
+    board.close()
+    assert writer.rows == [(1, {"a/loss": 1.0}, {})]
+    assert capsys.readouterr().out == "step 1/1: a/loss 1\n"
+    assert b"rate/" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
 def read(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -125,8 +137,8 @@ def test_csv_is_cut_at_the_restored_step(tmp_path):
     assert [row["step"] for row in read(path)] == ["2", "4"]
     again.write(6, {"a/loss": 6 / 7}, {})
     assert path.read_text() == before
-    CSV(path, 0)
-    assert read(path) == []
+    CSV(path, 0).write(2, {"b/loss": 1.0}, {})  # from the start, perhaps with other metrics
+    assert read(path) == [{"step": "2", "b/loss": "1.0"}]
 
 
 def test_tensorboard_events_are_written(tmp_path):

@@ -17,19 +17,20 @@ from genjax.sampling import sample_keys
 @register("data", "toy_images")
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Random images of three classes."""
+    """Random images of a few classes."""
 
     size: int = 50
     side: int = 4
+    classes: int = 3
     flip: bool = False
 
     @property
     def spec(self) -> DataSpec:
-        return DataSpec((self.side, self.side, 1), 3, self.size)
+        return DataSpec((self.side, self.side, 1), self.classes, self.size)
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         images = np.random.default_rng(0).integers(0, 256, (self.size, self.side, self.side, 1), np.uint8)
-        return {"image": images[indices], "label": (indices % 3).astype(np.int32)}
+        return {"image": images[indices], "label": (indices % self.classes).astype(np.int32)}
 
 
 @register("family", "toy_denoiser")
@@ -79,6 +80,9 @@ class Game:
 
     rate: ClassVar[float] = 0.1
     condition: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, spec: DataSpec) -> None:
+        """Any data will do: the numbers see none."""
 
     def init(self, key: jax.Array, spec: DataSpec) -> tuple[dict[str, Any], Any]:
         return {"critic": {"c": jnp.array([1.0])}, "generator": {"g": jnp.array([2.0])}}, {"moves": jnp.int32(0)}
