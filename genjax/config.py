@@ -181,6 +181,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float, bool, str):
         allowed = (int, float) if hint is float else hint
         return isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
+    if hint is Any:
+        return True
     # A number or a word stands for no object.
     return not (isinstance(hint, type) and isinstance(value, str | int | float) and not isinstance(value, hint))
 

@@ -122,7 +122,7 @@ def test_from_training_to_report(tmp_path, capsys):
         (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.kep=3"], "mean 'keep'?"),
         (["train", config, f"--workdir={tmp_path / 'x'}", "--config.mesh.data=a"], "config.mesh.data = 'a'"),
         (["train", config, f"--workdir={tmp_path / 'x'}", "--config.training.steps=-3"], "steps = -3"),
-        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.family.image_shape=(9, 9, 1)"], "(9, 9, 1)"),
+        (["train", config, f"--workdir={tmp_path / 'x'}", "--config.family.image_shape=(9, 9, 1)"], "9x9"),
         (["train", f"{config}y", f"--workdir={tmp_path / 'x'}"], "mode = 'smokey'"),
         (["train", "--config=nowhere.py", f"--workdir={tmp_path / 'x'}"], "nowhere.py"),
         (["sample", f"--workdir={run}", "--solver.name=dddim"], "did you mean 'ddim'?"),
