@@ -143,7 +143,8 @@ def torch_loading(source: Random, batch_size: int, seconds: float = 2.0) -> floa
     data = TensorDataset(torch.from_numpy(source.images), torch.from_numpy(source.labels))
     rates = []
     for workers in (0, 2):
-        loader = DataLoader(data, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+        how = dict(persistent_workers=True, multiprocessing_context="spawn") if workers else {}
+        loader = DataLoader(data, batch_size, shuffle=True, num_workers=workers, **how)
         stream = iter(loader)
         for _ in range(5):
             next(stream)
