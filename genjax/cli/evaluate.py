@@ -1,7 +1,6 @@
 """`genjax evaluate`."""
 
 import json
-import pathlib
 import shlex
 import time
 from collections.abc import Sequence
@@ -45,9 +44,12 @@ def main(argv: Sequence[str]) -> int:
     if results is not None:
         Console().print(evaluate.table([results]))
     path = run.workdir / "report.html"
-    command = shlex.join(["genjax", "evaluate", *argv])
+    # The first start's command is what repeats the training; later ones went on with it.
+    starts = json.loads((run.workdir / run_folder.VERSIONS).read_text())
+    command = "\n".join(filter(None, [starts[0]["command"], shlex.join(["genjax", "evaluate", *argv])]))
     facts = {"Sampling": f"{n} samples in {seconds:.1f} s, compilation included"}
-    report.write_report(path, describe(run, images, labels, results, figures_of_family, facts, command))
+    versions = {key: str(value) for key, value in starts[-1].items() if key != "command"}
+    report.write_report(path, describe(run, images, labels, results, figures_of_family, facts, command, versions))
     print(f"report: {path}")
     return 0
 
@@ -100,6 +102,7 @@ def describe(
     figures_of_family: dict[str, float],
     facts: dict[str, str],
     command: str,
+    versions: dict[str, str],
 ) -> report.Report:
     """Collects what the report shows."""
     experiment = run.experiment
@@ -120,7 +123,7 @@ def describe(
         trajectory=trajectory(run),
         schedule=schedule(run),
         config=json.dumps(dict(experiment.config), indent=2),
-        versions={key: str(value) for key, value in json.loads(_versions(run.workdir))[-1].items()},
+        versions=versions,
     )
 
 
@@ -151,7 +154,3 @@ def schedule(run: Run) -> report.Schedule | None:
 
 def _everything(source: Source) -> dict[str, np.ndarray]:
     return source.gather(np.arange(source.spec.size))
-
-
-def _versions(workdir: pathlib.Path) -> str:
-    return (workdir / run_folder.VERSIONS).read_text()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from genjax import citation, registry
@@ -34,13 +35,13 @@ def _components(kind: str) -> Table:
     for heading in ("order", "NFE a step", "noise") if solver else ():
         table.add_column(heading, justify="right")
     table.add_column("what it is", overflow="fold", ratio=1)
-    table.add_column("paper", overflow="fold")
     for entry in registry.entries(kind).values():
         facts = []
         if solver:
             example = entry.build()
             facts = [str(example.order), str(example.nfe_per_step), "yes" if example.stochastic else "no"]
-        table.add_row(entry.name, *facts, entry.summary, entry.reference or "")
+        paper = f"\n[dim]{entry.reference}[/dim]" if entry.reference else ""  # under the text, which needs the width
+        table.add_row(entry.name, *facts, escape(entry.summary) + paper)
     return table
 
 

@@ -45,7 +45,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
     Args:
         experiment: the validated config.
         workdir: the run folder, new or of the same config.
-        resume_command: what to print then.
+        resume_command: what to print then, which is the command that started this; kept in the run folder.
 
     Returns:
         The final state.
@@ -67,7 +67,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
 
         saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
         state, window, start = _restore_or_create(saved, create, template)
-        run_folder.record_start(folder, start)
+        run_folder.record_start(folder, start, resume_command)
 
         console = Console(config.steps, start) if leads else Silent()
         stack.callback(console.close)

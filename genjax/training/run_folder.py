@@ -104,18 +104,20 @@ def differences(old: Any, new: Any, path: str = "") -> dict[str, tuple[Any, Any]
     return {} if old == new else {path: (old, new)}
 
 
-def record_start(workdir: str | os.PathLike[str], step: int) -> None:
+def record_start(workdir: str | os.PathLike[str], step: int, command: str | None = None) -> None:
     """Adds the versions, the git revision and the devices of this start to the run folder.
 
     Args:
         workdir: the folder.
         step: the step that the run goes on from.
+        command: the command that started it, where there was one.
     """
     path = pathlib.Path(workdir) / VERSIONS
     starts = json.loads(path.read_text()) if path.exists() else []
     start = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": step,
+        "command": command,
         "genjax": genjax.__version__,
         "git": git_revision(),
         "python": platform.python_version(),

@@ -108,7 +108,8 @@ def test_from_training_to_report(tmp_path, capsys):
     assert scores["frechet"]["value"] > 0 and scores["floor"]["mean"] > 0
     assert scores["manifest"]["solver"] == {"name": "dpmpp_2m"}
     page = (run / "report.html").read_text()
-    assert "genjax evaluate" in re.sub(r"<[^>]*>", "", page) and "data:image/gif" in page
+    words = re.sub(r"<[^>]*>", "", page)
+    assert "genjax train" in words and "genjax evaluate" in words and "data:image/gif" in page
     assert main(["cite", f"--workdir={run}"]) == 0
     assert "@inproceedings{ho2020denoising" in capsys.readouterr().out
 
