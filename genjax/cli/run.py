@@ -121,6 +121,8 @@ def open_run(arguments: argparse.Namespace, sections: dict[str, dict[str, Any]])
     workdir = pathlib.Path(arguments.workdir)
     experiment = load_run(workdir)
     experiment = Experiment.from_config(with_sampler(experiment.config, sections, arguments.steps, arguments.guidance))
+    if not experiment.family.condition and (arguments.guidance is not None or "guidance" in sections):
+        raise ConfigError("--guidance: this model has no condition to be guided by")
     params, step = checkpoints.restore_params(
         workdir / checkpoints.DIRECTORY, arguments.checkpoint, ema=not arguments.no_ema
     )
