@@ -6,7 +6,7 @@ compiling anything.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,18 +37,40 @@ OPTIONS: dict[str, Any] = {
     "dpmpp_2m, heun, singlestep": solvers.DPMpp2M("singlestep", "heun"),
     "dpmpp_3m, published": solvers.DPMpp3M("published"),
     "res_multistep 3": solvers.RESMultistep(3),
+    "res_multistep 4": solvers.RESMultistep(4),
+    "deis 1": solvers.DEIS(1),
+    "deis 2": solvers.DEIS(2),
     "deis 2, rho": solvers.DEIS(2, "rho"),
+    "deis 4": solvers.DEIS(4),
     "deis, t": solvers.DEIS(basis="t"),
     "pndm, published": solvers.PNDM("published"),
     "ipndm, published, lower order": solvers.IPNDM(variant="published", startup="lower_order"),
-    "unipc 1, bh1, lower order": solvers.UniPC(1, "bh1", startup="lower_order"),
+    "unipc 1": solvers.UniPC(1),
+    "unipc 1, bh1": solvers.UniPC(1, "bh1"),
+    "unipc 2, bh1": solvers.UniPC(2, "bh1"),
+    "unipc 3": solvers.UniPC(3),
+    "unipc 3, bh1": solvers.UniPC(3, "bh1"),
     "unipc 2, eps": solvers.UniPC(prediction="eps"),
     "unip 3": solvers.UniPC(3, corrector=False),
+    # Multistep methods that start as other libraries do.
+    "deis, lower order": solvers.DEIS(startup="lower_order"),
+    "dpmpp_3m, lower order": solvers.DPMpp3M(startup="lower_order"),
+    "dpmpp_3m, published, lower order": solvers.DPMpp3M("published", "lower_order"),
+    "ipndm, lower order": solvers.IPNDM(startup="lower_order"),
+    "lms, lower order": solvers.LMS(startup="lower_order"),
+    "pndm, lower order": solvers.PNDM(startup="lower_order"),
+    "res_multistep 3, lower order": solvers.RESMultistep(3, "lower_order"),
+    "unipc 2, lower order": solvers.UniPC(startup="lower_order"),
+    "unipc 3, bh1, lower order": solvers.UniPC(3, "bh1", startup="lower_order"),
     # Single-step methods.
     "dpmpp_2s, heun": solvers.DPMpp2S(solver_type="heun"),
     "dpm_solver_3, heun": solvers.DPMSolver3(solver_type="heun"),
     # Stochastic methods.
     "dpmpp_3m_sde, singlestep": solvers.DPMpp3MSDE(startup="singlestep"),
+    "er_sde 1": solvers.ERSDE(1),
+    "er_sde 3": solvers.ERSDE(3),
+    "seeds 1": solvers.SEEDS(1),
+    "seeds 2": solvers.SEEDS(2),
     "sa, between two levels, no corrector": solvers.SA(3, 0, 1.0, 0.1, 2.0),
     "langevin, rate 0.3": solvers.Langevin(0.3),
     "predictor_corrector, heun, 2 corrections": solvers.PredictorCorrector(solvers.Heun(), 2),
@@ -63,25 +85,43 @@ OPTIONS: dict[str, Any] = {
 
 BUDGETS = (5, 10, 20, 50, 100)  # denoiser evaluations
 STEPS = (80, 160, 320)
-SIGMA_MAX, SIGMA_MIN = 10.0, 0.05
-START = np.linspace(-8.0, 8.0, 9)[:, None]
 
 
-def geometric_times(process: Process, steps: int, high: float = SIGMA_MAX, low: float = SIGMA_MIN) -> np.ndarray:
-    """Times at which sigma / alpha is geometric."""
-    return process.time_of_log_snr(-2.0 * np.log(np.geomspace(high, low, steps + 1)))
+class Levels(NamedTuple):
+    """Between which noise levels sigma / alpha a solver is measured, and how far out its paths start."""
+
+    high: float
+    low: float
+    reach: float
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where the paths start, in x / alpha, [9, 1]."""
+        return np.linspace(-self.reach, self.reach, 9)[:, None]
+
+    def times(self, process: Process, steps: int) -> np.ndarray:
+        """Times [steps + 1] at which sigma / alpha is geometric."""
+        return process.time_of_log_snr(-2.0 * np.log(np.geomspace(self.high, self.low, steps + 1)))
 
 
-def path_error(solver: Any, process: Process, steps: int) -> float:
-    """The largest error at SIGMA_MIN, in x / alpha, of the paths of the mixture that start at START."""
-    grid = geometric_times(process, steps)
-    x = analysis.follow(solver, MIXTURE.denoiser(process), process, grid, process.alpha(grid[0]) * START)
-    return float(np.abs(x / process.alpha(grid[-1]) - exact_paths()).max())
+PUBLISHED = Levels(10.0, 0.05, 8.0)  # where errors were measured outside this project
+# Orders show where the mixture's modes part, from the first step on. From a level of 10, where the denoiser is next to
+# linear, the error of a start of lower order stays out of sight.
+ORDERS = Levels(1.0, 0.05, 3.0)
+# What remains of an error that does not vanish shows soonest over a short range that many steps fill.
+REMAINS, MANY_STEPS = Levels(2.0, 1.0, 3.0), (320, 640, 1280)
 
 
-def moment_error(solver: Any, process: Process, steps: int, high: float = SIGMA_MAX, low: float = SIGMA_MIN) -> float:
+def path_error(solver: Any, process: Process, steps: int, levels: Levels = PUBLISHED) -> float:
+    """The largest error, in x / alpha, of paths of the mixture."""
+    grid = levels.times(process, steps)
+    x = analysis.follow(solver, MIXTURE.denoiser(process), process, grid, process.alpha(grid[0]) * levels.start)
+    return float(np.abs(x / process.alpha(grid[-1]) - exact_paths(levels)).max())
+
+
+def moment_error(solver: Any, process: Process, steps: int, levels: Levels = PUBLISHED) -> float:
     """The larger error of mean and, relatively, of variance on the Gaussian, exactly; its noised law is the start."""
-    grid = geometric_times(process, steps, high, low)
+    grid = levels.times(process, steps)
     alpha, sigma = process.alpha(grid), process.sigma(grid)
     mean, variance = GAUSSIAN.mean, np.diag(GAUSSIAN.covariance)
     start = analysis.Moments(alpha[0] * mean, alpha[0] ** 2 * variance + sigma[0] ** 2)
@@ -90,30 +130,34 @@ def moment_error(solver: Any, process: Process, steps: int, high: float = SIGMA_
     return float(max(np.abs(end.mean / alpha[-1] - mean).max(), np.abs(end.variance / exact - 1.0).max()))
 
 
-def order(solver: Any, process: Process, steps: Sequence[int] | None = None) -> tuple[float, list[float]]:
+def order(
+    solver: Any, process: Process, levels: Levels | None = None, steps: Sequence[int] | None = None
+) -> tuple[float, list[float]]:
     """The measured order, and the errors that it is fitted to.
 
-    Deterministic solvers are measured along paths of the mixture, stochastic ones in the moments of the Gaussian. Where
-    a solver declares 0, what remains of its error shows soonest over a short range of levels that many steps fill,
-    unless other `steps` are asked for.
+    Deterministic solvers are measured along paths of the mixture, stochastic ones in the moments of the Gaussian.
+
+    Args:
+        solver: the solver.
+        process: the process.
+        levels: by default `ORDERS`, or `REMAINS` where the solver declares 0.
+        steps: by default `STEPS`, or `MANY_STEPS` where it declares 0.
     """
-    if solver.order == 0 and steps is None:
-        steps = (320, 640, 1280)
-        errors = [moment_error(solver, process, n, 2.0, 1.0) for n in steps]
-    else:
-        steps = steps or STEPS
-        errors = [(moment_error if solver.stochastic else path_error)(solver, process, n) for n in steps]
+    levels = levels or (ORDERS if solver.order else REMAINS)
+    steps = steps or (STEPS if solver.order else MANY_STEPS)
+    measure = moment_error if solver.stochastic else path_error
+    errors = [measure(solver, process, n, levels) for n in steps]
     return float(-np.polyfit(np.log(steps), np.log(errors), 1)[0]), errors
 
 
 @functools.cache
-def exact_paths() -> np.ndarray:
+def exact_paths(levels: Levels = PUBLISHED) -> np.ndarray:
     """The paths' ends, by classical Runge-Kutta with 20,000 steps on dx/dsigma = (x - D(x, sigma)) / sigma.
 
     It shares no code with the solvers, nor with the exact denoiser.
     """
     w, m, s = MIXTURE.weights, MIXTURE.means[:, 0], MIXTURE.scales
-    x = START.copy()
+    x = levels.start
 
     def slope(log_sigma: float, x: np.ndarray) -> np.ndarray:
         variance = s**2 + np.exp(2.0 * log_sigma)
@@ -121,7 +165,7 @@ def exact_paths() -> np.ndarray:
         mean = m + s**2 / variance * (x - m)
         return x - (p * mean).sum(1, keepdims=True) / p.sum(1, keepdims=True)
 
-    grid = np.linspace(np.log(SIGMA_MAX), np.log(SIGMA_MIN), 20001)
+    grid = np.linspace(np.log(levels.high), np.log(levels.low), 20001)
     h = grid[1] - grid[0]
     for u in grid[:-1]:
         k1 = slope(u, x)
@@ -204,9 +248,11 @@ def adaptive(process: Process, budgets: Sequence[int]) -> tuple[float, list[floa
         The power of the tolerance at which path errors fall; and for every budget the distance at the smallest of
         some tolerances whose mean number of evaluations it covers.
     """
-    ends = geometric_times(process, 1)
+    ends = PUBLISHED.times(process, 1)
     tolerances = (1e-8, 1e-10, 1e-12)
-    results = [_adapt(process, tolerance, ends, process.alpha(ends[0]) * START)[0] for tolerance in tolerances]
+    results = [
+        _adapt(process, tolerance, ends, process.alpha(ends[0]) * PUBLISHED.start)[0] for tolerance in tolerances
+    ]
     errors = [np.abs(x / process.alpha(ends[-1]) - exact_paths()).max() for x in results]
     ends = sampling_times(process, 1)
     first, last = (_quantiles(process, t, 512) for t in ends)

@@ -5,10 +5,11 @@ from experiments.certify.measure import (
     MIXTURE,
     OPTIONS,
     PROCESSES,
+    PUBLISHED,
     REGISTERED,
-    START,
+    STEPS,
+    Levels,
     exact_paths,
-    geometric_times,
     moment_error,
     order,
     path_error,
@@ -17,16 +18,21 @@ from experiments.certify.measure import (
 SOLVERS = REGISTERED | OPTIONS
 DETERMINISTIC = {name: solver for name, solver in SOLVERS.items() if not solver.stochastic}
 STOCHASTIC = {name: solver for name, solver in SOLVERS.items() if solver.stochastic}
+START = PUBLISHED.start
+geometric_times = PUBLISHED.times
 
 __all__ = [
     "DETERMINISTIC",
     "GAUSSIAN",
     "MIXTURE",
     "PROCESSES",
+    "PUBLISHED",
     "REGISTERED",
     "SOLVERS",
     "START",
+    "STEPS",
     "STOCHASTIC",
+    "Levels",
     "exact_paths",
     "geometric_times",
     "moment_error",

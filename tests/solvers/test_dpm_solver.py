@@ -148,7 +148,7 @@ def test_published_error(solver, expected, process):
 )
 def test_order_of_other_stages(solver):
     """With stages at given times a step takes several intervals; without a stage at 2/3 the third order is lost."""
-    measured, errors = order(solver, PROCESSES["linear_vp"], (90, 180, 360))
+    measured, errors = order(solver, PROCESSES["linear_vp"], steps=(90, 180, 360))
     assert abs(measured - solver.order) < 0.2, (measured, errors)
     assert solver.order == (2 if solver.nfe_per_step == 2 or getattr(solver, "r2", None) == 0.5 else 3)
 

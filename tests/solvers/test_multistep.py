@@ -5,8 +5,7 @@ import pytest
 from scipy import integrate
 
 from genjax import processes, solvers
-from genjax.sampling import analysis
-from tests.solvers.targets import MIXTURE, PROCESSES, path_error
+from tests.solvers.targets import PROCESSES, Levels, order, path_error
 
 TIMES = np.linspace(1.0, 0.0, 9)[:-1] ** 1.5
 EVERY = [processes.LinearVP(), processes.VE(), processes.RectifiedFlow(3.0), processes.CosineVP()]
@@ -215,53 +214,31 @@ def test_published_error(solver, expected, process):
 
 
 LOWER = {"startup": "lower_order"}
-# The start of the other tests is at a noise level so high that a poor first step hardly shows: here it does.
-STARTS = [
-    solvers.DPMpp3M(),
-    solvers.DPMpp3M("published"),
-    solvers.DPMpp3M(**LOWER),
-    solvers.LMS(4),
-    solvers.LMS(4, **LOWER),
-    solvers.RESMultistep(4),
-    solvers.RESMultistep(3, **LOWER),
-    solvers.DEIS(4),
+# Options that the certified table leaves out.
+OTHERS = [
+    solvers.LMS(2),
+    solvers.LMS(3, **LOWER),
     solvers.DEIS(4, "t"),
-    solvers.DEIS(3, **LOWER),
-    solvers.PNDM(),
-    solvers.PNDM(**LOWER),
-    solvers.PNDM("published"),
-    solvers.IPNDM(4, "published", **LOWER),
-    solvers.IPNDM(4, **LOWER),
-    solvers.UniPC(3),
-    solvers.UniPC(3, **LOWER),
-    solvers.UniPC(3, prediction="eps"),
-    solvers.UniPC(3, corrector=False),
-    solvers.UniPC(3, corrector=False, **LOWER),
+    solvers.IPNDM(2, "published", **LOWER),
     solvers.UniPC(1, **LOWER),
+    solvers.UniPC(2, prediction="eps", **LOWER),
+    solvers.UniPC(3, corrector=False, **LOWER),
 ]
 
 
-def measured(solver, sigma_max, sigma_min, steps=(160, 320, 640)):
-    """The order between two noise levels, against RK4 with many steps."""
-    process = PROCESSES["ve"]
-    times = {n: process.time_of_log_snr(-2.0 * np.log(np.geomspace(sigma_max, sigma_min, n + 1))) for n in steps}
-    denoise, x = MIXTURE.denoiser(process), np.linspace(-2.0, 2.0, 5)[:, None]
-    fine = process.time_of_log_snr(-2.0 * np.log(np.geomspace(sigma_max, sigma_min, 1501)))
-    exact = analysis.follow(solvers.RK4(), denoise, process, fine, x)
-    errors = [np.abs(analysis.follow(solver, denoise, process, times[n], x) - exact).max() for n in steps]
-    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-
-
-@pytest.mark.parametrize("solver", STARTS, ids=str)
-def test_the_order_is_that_of_the_start(solver):
-    assert measured(solver, 1.0, 0.05) == pytest.approx(solver.order, abs=0.2)
+@pytest.mark.parametrize("solver", OTHERS, ids=str)
+def test_order(solver):
+    measured, errors = order(solver, PROCESSES["ve"])
+    assert abs(measured - solver.order) < 0.2, (measured, errors)
 
 
 @pytest.mark.parametrize("kind", [solvers.DPMpp3M, solvers.DEIS, solvers.UniPC], ids=lambda kind: kind.__name__)
 def test_lower_order_at_the_end(kind):
     """The last step is of first order, which caps the whole at second; the step before is of second."""
     solver = kind(lower_order_final=True)
-    assert measured(solver, 1.0, 0.4) == pytest.approx(solver.order, abs=0.2)
+    # Over a short range the last step's error is not lost among the others'.
+    measured, errors = order(solver, PROCESSES["ve"], Levels(1.0, 0.4, 2.0), (160, 320, 640))
+    assert abs(measured - solver.order) < 0.2, (measured, errors)
     process = EVERY[0]
     plan, ddim = (s.plan(process, TIMES).result for s in (solver, solvers.DDIM()))
     images = {"x": 0.3, "d0": -0.8} | {f"h{k}": 1.7 for k in range(4)}

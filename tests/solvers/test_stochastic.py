@@ -8,7 +8,7 @@ from scipy import integrate
 
 from genjax import config, processes, solvers
 from genjax.sampling import analysis
-from tests.solvers.targets import MIXTURE, PROCESSES, order
+from tests.solvers.targets import MIXTURE, PROCESSES, PUBLISHED, STEPS, order
 
 TIMES = np.linspace(1.0, 0.0, 9) ** 1.5
 EVERY = [processes.LinearVP(), processes.VE(), processes.RectifiedFlow(3.0), processes.CosineVP()]
@@ -127,7 +127,7 @@ DETERMINISTIC = {
 @pytest.mark.parametrize("solver", (CHOICES | DETERMINISTIC).values(), ids=CHOICES | DETERMINISTIC)
 def test_order(solver):
     """On one process: `test_equal` and the registered solvers' test say that all are alike."""
-    measured, errors = order(solver, PROCESSES["rectified_flow"], (80, 160, 320))
+    measured, errors = order(solver, PROCESSES["rectified_flow"], PUBLISHED, STEPS)
     assert abs(measured - solver.order) < 0.2, (measured, errors)
 
 
