@@ -1,0 +1,19 @@
+"""Why a training ends before its last step, beside signals."""
+
+NON_FINITE, DISK_FULL = 3, 4  # exit statuses of `genjax train`
+
+
+class TrainingStopped(Exception):
+    """A run that cannot go on by itself: what happened and what to do, in a few lines.
+
+    Attributes:
+        exit_code: the exit status of the command.
+    """
+
+    exit_code: int = 1
+
+
+class NonFiniteStep(TrainingStopped):
+    """A loss or a gradient is infinite or not a number, and the policy says stop."""
+
+    exit_code = NON_FINITE
