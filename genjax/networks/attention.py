@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from genjax.config import require
 from genjax.networks.base import require_one_of
+from genjax.networks.counting import counting
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 _CUDNN_DTYPES = ("bfloat16", "float16")
@@ -42,6 +43,8 @@ def cudnn_obstacle(head_channels: int, dtype: DTypeLike) -> str | None:
 def resolve(implementation: str, head_channels: int, dtype: DTypeLike) -> Literal["xla", "cudnn"]:
     """Returns the implementation that `attention` runs for these arguments on the default device.
 
+    It is XLA while floating-point operations are counted: XLA cannot look into cuDNN's kernels.
+
     Args:
         implementation: "xla", "cudnn", or "auto": cuDNN wherever it can run, XLA elsewhere.
         head_channels: channels of one head.
@@ -51,7 +54,7 @@ def resolve(implementation: str, head_channels: int, dtype: DTypeLike) -> Litera
         ValueError: an unknown name, or "cudnn" where cuDNN cannot run, with the reason.
     """
     require_one_of("attention", implementation, IMPLEMENTATIONS)
-    if implementation == "xla":
+    if implementation == "xla" or counting.value:
         return "xla"
     obstacle = cudnn_obstacle(head_channels, dtype)
     require(implementation == "auto" or obstacle is None, f"attention = 'cudnn' cannot run: {obstacle}")
