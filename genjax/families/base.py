@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from genjax.config import require
@@ -16,10 +18,53 @@ Extra = Any  # a pytree of whatever else a family carries from step to step; {} 
 Batch = Mapping[str, Array]  # "image" [B, H, W, C] in [-1, 1], "label" [B] int32 where the data have labels
 
 
-class Aux(NamedTuple):
-    """What a loss returns beside its value: scalar metrics, and a new `state.extra` where it changes that."""
+class Keys(NamedTuple):
+    """The random keys of one phase in one step.
 
-    metrics: dict[str, Array]
+    What is drawn for an example comes from its own key, so that an example meets the same numbers whether the batch is
+    computed whole or part by part.
+
+    Attributes:
+        shared: one key [], the same in every part of a batch.
+        each: one key an example [B].
+        place: where each example stands in the whole batch, its number over the batch's size [B], float32 in [0, 1).
+    """
+
+    shared: Array
+    each: Array
+    place: Array
+
+    @classmethod
+    def of(cls, key: Array, n: int) -> "Keys":
+        """Returns the keys of a whole batch of n examples: `fold_in(key, i)` for example i."""
+        index = jnp.arange(n)
+        return cls(key, jax.vmap(jax.random.fold_in, (None, 0))(key, index), index.astype(jnp.float32) / n)
+
+    def split(self, n: int) -> "list[Keys]":
+        """Returns n independent sets of keys."""
+        shared, each = jax.random.split(self.shared, n), jax.vmap(lambda key: jax.random.split(key, n))(self.each)
+        return [Keys(shared[i], each[:, i], self.place) for i in range(n)]
+
+
+class Mean(NamedTuple):
+    """A metric that is a mean over what need not be in every batch, such as the examples of one noise level.
+
+    Attributes:
+        total: the sum, float32 [].
+        weight: of how many, float32 []; 0 where there was nothing to measure.
+    """
+
+    total: Array
+    weight: Array
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value: metrics, and a new `state.extra` where it changes that.
+
+    A metric is a mean over the batch, [], or a `Mean` where it is one over something else.
+    """
+
+    metrics: Mapping[str, Array | Mean]
     extra: Extra | None = None
 
 
@@ -39,15 +84,16 @@ class Phase:
     Attributes:
         name: prefix of its metrics.
         trains: the role, a key of `state.params`, that gets the gradient.
-        loss: `loss(params, state, batch, key) -> (scalar, Aux)`; `params` is the trained role's tree, by which the
-            loss is differentiated. The trees of other roles are read from `state.params`.
+        loss: `loss(params, state, batch, keys) -> (scalar, Aux)`, a mean over the batch's examples; `params` is the
+            trained role's tree, by which the loss is differentiated. The trees of other roles are read from
+            `state.params`.
         repeat: updates in one step, each with a key of its own (critic steps of a GAN).
         every: the phase runs in the steps that this divides (lazy regularization).
     """
 
     name: str
     trains: str
-    loss: Callable[[Params, State, Batch, Array], tuple[Array, Aux]]
+    loss: Callable[[Params, State, Batch, Keys], tuple[Array, Aux]]
     repeat: int = 1
     every: int = 1
 

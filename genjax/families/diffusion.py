@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax import sampling
 from genjax.config import component, require, section
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
 from genjax.families.sampler import Sampler, null_condition
 from genjax.families.time_samplers import TimeSampler, UniformTimes
 from genjax.families.weightings import Uniform, Weighting
@@ -131,27 +131,29 @@ class Diffusion:
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns the weighted loss of each example, without dropout, as `loss` [B]."""
-        return {"loss": self._losses(params[MODEL], batch, key, self._cond(batch))[0]}
+        keys = Keys.of(key, len(batch["image"]))
+        return {"loss": self._losses(params[MODEL], batch, keys, self._cond(batch))[0]}
 
     def _cond(self, batch: Batch) -> Any:
         """The entries of a batch that are conditions; what else there is, such as a label it ignores, stays out."""
         return {name: batch[name] for name in self.condition} or None
 
-    def _loss(self, params: Params, state: State, batch: Batch, key: Array) -> tuple[Array, Aux]:
-        key_condition, key_dropout, key_loss = jax.random.split(key, 3)
+    def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
+        keys_condition, keys_dropout, keys_loss = keys.split(3)
         cond = self._cond(batch)
         if cond is not None:
-            drop = jax.random.bernoulli(key_condition, self.condition_dropout, (len(batch["image"]),))
+            drop = jax.vmap(lambda key: jax.random.bernoulli(key, self.condition_dropout))(keys_condition.each)
             cond = jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))
-        weighted, plain = self._losses(params, batch, key_loss, cond, train=True, rngs={"dropout": key_dropout})
+        how = {"train": True, "rngs": {"dropout": keys_dropout.shared}}
+        weighted, plain = self._losses(params, batch, keys_loss, cond, **how)
         return weighted.mean(), Aux({"mse": plain.mean()})
 
-    def _losses(self, params: Params, batch: Batch, key: Array, cond: Any, **how: Any) -> tuple[Array, Array]:
+    def _losses(self, params: Params, batch: Batch, keys: Keys, cond: Any, **how: Any) -> tuple[Array, Array]:
         """The weighted and the plain square error of the output, averaged over pixels, each [B]."""
-        key_t, key_eps = jax.random.split(key)
+        keys_t, keys_eps = keys.split(2)
         x_0 = batch["image"]
-        t = self.time_sampler(key_t, len(x_0), self.process)
-        eps = normal_like(sampling.sample_keys(key_eps, len(x_0)), x_0)
+        t = self.time_sampler(keys_t, self.process)
+        eps = normal_like(keys_eps.each, x_0)
         x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         output = self.network.apply({"params": params}, x_in, label, cond, **({"train": False} | how))

@@ -1,14 +1,14 @@
-"""How training draws noise levels: `(key, n, process) -> t [n]`."""
+"""How training draws noise levels: `(keys, process) -> t [B]`, for each example from its own key."""
 
 import dataclasses
 from typing import ClassVar, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
+from genjax.families.base import Keys
 from genjax.processes import Process
 from genjax.registry import register
 
@@ -27,8 +27,8 @@ KINGMA_2021 = bibtex(
 class TimeSampler(Protocol):
     """A distribution of training times."""
 
-    def __call__(self, key: Array, n: int, process: Process) -> Array:
-        """Returns times [n] in [0, 1]."""
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B] in [0, 1]."""
         ...
 
 
@@ -54,21 +54,21 @@ class _Interval:
 class UniformTimes(_Interval):
     """Independent and uniform in t."""
 
-    def __call__(self, key: Array, n: int, process: Process) -> Array:
-        """Returns times [n]."""
-        return self._scale(jax.random.uniform(key, (n,)))
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        return self._scale(jax.vmap(jax.random.uniform)(keys.each))
 
 
 @register("time_sampler", "low_discrepancy")
 @dataclasses.dataclass(frozen=True)
 class LowDiscrepancy(_Interval):
-    """Uniform in t, one time in each n-th of the interval: less variance (Kingma et al. 2021, appendix I.1)."""
+    """Uniform in t, for a batch of B one time in each B-th of the interval (Kingma et al. 2021, appendix I.1)."""
 
     reference: ClassVar[str] = KINGMA_2021
 
-    def __call__(self, key: Array, n: int, process: Process) -> Array:
-        """Returns times [n]."""
-        return self._scale((jax.random.uniform(key) + jnp.arange(n) / n) % 1.0)
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        return self._scale((jax.random.uniform(keys.shared) + keys.place) % 1.0)
 
 
 @register("time_sampler", "log_normal", reference="karras2022elucidating")
@@ -82,9 +82,9 @@ class LogNormal:
     def __post_init__(self) -> None:
         require(self.std > 0, f"std = {self.std}: must be positive")
 
-    def __call__(self, key: Array, n: int, process: Process) -> Array:
-        """Returns times [n]."""
-        return process.time_of_log_snr(-2.0 * (self.mean + self.std * jax.random.normal(key, (n,))))
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        return process.time_of_log_snr(-2.0 * (self.mean + self.std * jax.vmap(jax.random.normal)(keys.each)))
 
 
 @register("time_sampler", "logit_normal")
@@ -99,6 +99,6 @@ class LogitNormal:
     def __post_init__(self) -> None:
         require(self.std > 0, f"std = {self.std}: must be positive")
 
-    def __call__(self, key: Array, n: int, process: Process) -> Array:
-        """Returns times [n]."""
-        return jax.nn.sigmoid(self.mean + self.std * jax.random.normal(key, (n,)))
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        return jax.nn.sigmoid(self.mean + self.std * jax.vmap(jax.random.normal)(keys.each))

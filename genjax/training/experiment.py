@@ -34,11 +34,23 @@ class Training:
         steps: training steps of the whole run.
         batch_size: images a step, over all devices.
         log_every: steps between rows of metrics, each the mean since the row before.
-        save_every: steps between checkpoints; the last step is always saved. 0 for the last alone.
+        save_every: the most steps that a run loses when its process is killed. Checkpoints are begun twice as often,
+            because one that is being written then is lost. The last step is always saved; 0 is for that one alone.
         sample_every: steps between grids of samples; 0 for none.
         sample_n: images in a grid.
+        eval_every: steps between rows with the family's figures on the held-out data, as `eval/...`; 0 for none.
+        eval_n: held-out examples that they are averaged over, the first ones; None for all.
         keep: how many of the latest checkpoints stay.
+        keep_best: how many of those stay too that were best when `eval_every` and a checkpoint met.
+        best: by which held-out figure they are.
+        best_is: "lowest" or "highest".
+        accumulate: parts that a batch is computed in, one after another, to save memory.
+        non_finite: what a step does whose loss or gradient is infinite or not a number: "stop" ends the run, "skip"
+            goes on. Neither applies it; both record its batch.
+        skip_limit: steps in a row that "skip" leaves out before it ends the run after all.
         prefetch: batches that are read ahead; None leaves it to the data.
+        profile_at: the step after which a profiler trace begins, or None for no trace.
+        profile_steps: steps in the trace.
         compile_cache: a folder where compiled programs are kept for the next start, or None.
     """
 
@@ -48,15 +60,43 @@ class Training:
     save_every: int = 1000
     sample_every: int = 0
     sample_n: int = 64
+    eval_every: int = 0
+    eval_n: int | None = None
     keep: int = 3
+    keep_best: int = 0
+    best: str = "loss"
+    best_is: str = "lowest"
+    accumulate: int = 1
+    non_finite: str = "stop"
+    skip_limit: int = 10
     prefetch: int | None = None
+    profile_at: int | None = None
+    profile_steps: int = 5
     compile_cache: str | None = None
 
+    @property
+    def save_period(self) -> int:
+        """Steps between the beginnings of checkpoints; 0 for none but the last."""
+        return max(1, self.save_every // 2) if self.save_every else 0
+
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch_size": 1, "log_every": 1, "sample_n": 1, "keep": 1}
-        least |= {"save_every": 0, "sample_every": 0} | ({} if self.prefetch is None else {"prefetch": 0})
-        for name, bound in least.items():
-            _require_whole(name, getattr(self, name), bound)
+        at_least_1 = "steps batch_size log_every sample_n eval_n keep accumulate skip_limit profile_steps"
+        at_least_0 = "save_every sample_every eval_every keep_best prefetch profile_at"
+        for least, names in ((1, at_least_1), (0, at_least_0)):
+            for name in names.split():
+                if getattr(self, name) is not None or name not in ("eval_n", "prefetch", "profile_at"):
+                    _require_whole(name, getattr(self, name), least)
+        for name, among in {"non_finite": ("stop", "skip"), "best_is": ("lowest", "highest")}.items():
+            value = getattr(self, name)
+            require(value in among, f"{name} = {value!r}{nearest(str(value), among)}")
+        require(
+            not self.keep_best or bool(self.eval_every),
+            f"keep_best = {self.keep_best}: set eval_every, for what is best shows on held-out data",
+        )
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}",
+        )
         require(
             self.compile_cache is None or isinstance(self.compile_cache, str),
             f"compile_cache = {self.compile_cache!r}: must be a folder or None",
@@ -145,7 +185,11 @@ class Experiment:
                 another kind.
         """
         mesh = self.mesh.build()
-        check_batch_size(self.training.batch_size, mesh)
+        parts = self.training.accumulate
+        name = "config.training.batch_size" + (f" / accumulate ({parts})" if parts > 1 else "")
+        check_batch_size(self.training.batch_size // parts, mesh, name)
+        if self.training.eval_every and self.eval_data is None:
+            raise ConfigError("config.training.eval_every: there are no eval_data")
         spec = self.data.spec
         try:
             self.family.check(spec)

@@ -2,11 +2,10 @@
 
 import contextlib
 import functools
-import math
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,23 +15,20 @@ from clu import parameter_overview
 from jax import Array
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
-from PIL import Image
 
-from genjax.data.loader import batches
-from genjax.data.transforms import preprocess, to_uint8
-from genjax.evaluation import figures
-from genjax.families.base import DataSpec
+from genjax.data.loader import batch_indices, batches
+from genjax.data.transforms import preprocess
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.experiment import Experiment
 from genjax.training.interrupts import Interrupts
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
+from genjax.training.monitor import make_evaluator, make_sampler
+from genjax.training.non_finite import Guard
 from genjax.training.optimizers import Optimizer
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
-from genjax.training.step import make_train_step, skipped
-
-_SAMPLES = 2**31 - 1  # folded into the seed for the sample grids; no step has this number
+from genjax.training.step import make_train_step
 
 
 def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_command: str | None = None) -> TrainState:
@@ -66,7 +62,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             _enable_compile_cache(config.compile_cache)
 
         saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
-        state, window, start = _restore_or_create(saved, create, template)
+        state, about, start = _restore_or_create(saved, create, template)
         run_folder.record_start(folder, start, resume_command)
 
         console = Console(config.steps, start) if leads else Silent()
@@ -81,20 +77,33 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                 console.say(line)
 
         train_step, names = _compile(experiment, optimizers, template, mesh)
-        recorder = Recorder(names, [table, board, console], config.log_every, config.batch_size, window)
-        draw = _make_sampler(experiment, spec, mesh)
-        phases, placing = experiment.family.phases(), batch_sharding(mesh)
+        guard = _guard(experiment, folder if leads else None, start, about)
+        rates = functools.partial(_rates, experiment, None)
+        recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
+        draw = make_sampler(experiment, spec, mesh)
+        score = make_evaluator(experiment, experiment.eval_data or experiment.data, mesh)
+        placing = batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
         stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
         command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
+        profile = stack.enter_context(_Profile(config.profile_at, config.profile_steps, folder / "profile"))
 
         if interrupts.received and start < config.steps:
             console.say(f"{interrupts.received.name}: stopped before step {start + 1}; to go on: {command}")
             raise SystemExit(interrupts.exit_code)
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
-            state, measured = train_step(state, make_global(next(stream), placing))
-            recorder.push(step, measured, skipped(phases, step - 1))
+            with recorder.timed("data"):
+                batch = make_global(next(stream), placing)
+            with recorder.timed("dispatch"):
+                state, measured = train_step(state, batch)
+            recorder.push(step, measured)
+            profile.after(step, state)
             last, signal = step == config.steps, interrupts.received
+            scores: dict[str, float] = {}
+            if config.eval_every and (last or step % config.eval_every == 0):
+                with recorder.pause():
+                    scores = score(sampling_params(state))
+                recorder.add({f"eval/{name}": value for name, value in scores.items()})
             if config.sample_every and (last or step % config.sample_every == 0):
                 recorder.flush()
                 with recorder.pause():
@@ -102,10 +111,12 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                     if leads:
                         grid.save(folder / "samples" / f"{step:08d}.png")
                     board.write_image(step, "samples", np.asarray(grid))
-            if last or signal or (config.save_every and step % config.save_every == 0):
+            if last or signal or (config.save_period and step % config.save_period == 0):
                 recorder.flush(last)
                 with recorder.pause():
-                    saved.save(step, state, {"window": recorder.state()})
+                    saved.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row})
+                    if config.save_every == 1:
+                        saved.wait()
             if signal and not last:
                 saved.wait()
                 console.say(f"{signal.name}: saved at step {step}; to go on: {command}")
@@ -120,13 +131,14 @@ def _compile(
 ) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Array]], list[str]]:
     """Returns the jitted step, whose metrics are one array, and the list that holds their names once it has run."""
     prepare = functools.partial(preprocess, flip=experiment.data.flip)
-    step = make_train_step(experiment.family, optimizers, experiment.ema, prepare)
+    step = make_train_step(experiment.family, optimizers, experiment.ema, prepare, experiment.training.accumulate)
     names: list[str] = []
 
     def packed(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
         state, measured = step(state, batch)
         names[:] = measured  # while tracing: to trace only for the names would take seconds for a large network
-        return state, jnp.stack(list(measured.values()))
+        totals, weights = zip(*measured.values(), strict=True)
+        return state, jnp.stack([jnp.stack(totals), jnp.stack(weights)])
 
     placed = jax.tree.map(lambda leaf: leaf.sharding, template)
     whole = NamedSharding(mesh, PartitionSpec())
@@ -151,14 +163,51 @@ def _with_sharding(shapes: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
 def _restore_or_create(
     saved: Checkpoints, create: Callable[[], TrainState], template: TrainState
 ) -> tuple[TrainState, dict[str, Any], int]:
-    """Returns the state to go on from, the unfinished window of metrics, and the number of steps taken."""
+    """Returns the state to go on from, what was saved beside it, and the number of steps taken."""
     if saved.latest_step() is None:
         placed = jax.tree.map(lambda leaf: leaf.sharding, template)
         # Random numbers of many shapes: on CPU full optimization takes three times as long to compile what runs once.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         return jax.jit(create, out_shardings=placed, compiler_options=options)(), {}, 0
     state, about = saved.restore(template)
-    return state, about["window"], int(state.step)
+    return state, about, int(state.step)
+
+
+def _guard(experiment: Experiment, folder: pathlib.Path | None, start: int, about: Mapping[str, Any]) -> Guard:
+    config, size = experiment.training, experiment.data.spec.size
+
+    def batch(step: int) -> Sequence[int]:
+        return batch_indices(experiment.seed, step - 1, config.batch_size, size).tolist()
+
+    return Guard(config.non_finite, config.skip_limit, folder, batch, start, about.get("skipped_in_a_row", 0))
+
+
+def _rates(experiment: Experiment, flops: float | None, steps_per_second: float) -> dict[str, float]:
+    """What follows from the steps a second."""
+    return {"images_per_second": steps_per_second * experiment.training.batch_size}
+
+
+class _Profile(contextlib.AbstractContextManager["_Profile"]):
+    """A profiler trace of some steps; TensorBoard and Perfetto show it."""
+
+    def __init__(self, at: int | None, steps: int, folder: pathlib.Path) -> None:
+        self._first, self._last = at, None if at is None else at + steps
+        self._folder, self._running = folder, False
+
+    def after(self, step: int, state: TrainState) -> None:
+        """Starts or ends the trace, when it is time; `state` is what the step gave."""
+        if step == self._first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+        elif step == self._last:
+            jax.block_until_ready(state)
+            self.__exit__()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
 
 
 def _describe(template: TrainState, folder: pathlib.Path) -> str:
@@ -171,31 +220,6 @@ def _describe(template: TrainState, folder: pathlib.Path) -> str:
     counts = {role: parameter_overview.count_parameters(tree) for role, tree in template.params.items()}
     sums = ", ".join(f"{role} {count:,}" for role, count in counts.items())
     return f"parameters: {sums} (listed in {folder / 'parameters.txt'})"
-
-
-def _make_sampler(
-    experiment: Experiment, spec: DataSpec, mesh: jax.sharding.Mesh
-) -> Callable[[dict[str, Any]], Image.Image]:
-    """Returns the function that draws the grid: always with one key and the same classes, so that grids compare."""
-    n = experiment.training.sample_n
-    classes = spec.num_classes or 1
-    columns = classes if 2 <= classes <= 20 else math.ceil(math.sqrt(n))  # a class a column, where they fit
-    key = jax.random.fold_in(jax.random.key(experiment.seed), _SAMPLES)
-    cond = {"label": jnp.arange(n, dtype=jnp.int32) % classes} if "label" in experiment.family.condition else None
-
-    # Every process gets all the images, wherever they are drawn.
-    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
-        return to_uint8(experiment.family.generate(params, key, n, cond))
-
-    def draw(params: dict[str, Any]) -> Image.Image:
-        images = jax.device_get(jax.block_until_ready(generate(params, key, cond)))
-        picture = figures.grid(images, columns)
-        ground = Image.new("RGB", picture.size, "white")
-        ground.paste(picture, mask=picture)
-        return ground
-
-    return draw
 
 
 def _enable_compile_cache(folder: str) -> None:

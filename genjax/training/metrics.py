@@ -11,7 +11,7 @@ import io
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -20,8 +20,10 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from genjax.training.files import write_whole
+
 Row = Mapping[str, float]
-_Pending = tuple[int, jax.Array, tuple[str, ...]]
+PARTS = ("data", "dispatch", "device")  # of a step's time: waits for a batch, for the call, for the results
 
 
 class Writer(Protocol):
@@ -48,7 +50,8 @@ class Recorder:
         names: Sequence[str],
         writers: Sequence[Writer],
         log_every: int,
-        batch_size: int,
+        rates: Callable[[float], Row],
+        accept: Callable[[int, Row], bool] = lambda step, values: True,
         window: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts, or goes on with, a window.
@@ -57,26 +60,34 @@ class Recorder:
             names: of the metrics, in the order of the values that `push` gets.
             writers: take the rows.
             log_every: steps in a window.
-            batch_size: images a step.
+            rates: from the steps a second to what else follows from them.
+            accept: whether the means of a step belong in the window; the others are counted as `skipped_steps`.
             window: what `state` gave when the run was saved.
         """
-        self._names, self._writers, self._log_every, self._batch_size = names, writers, log_every, batch_size
+        self._names, self._writers, self._log_every, self._rates = names, writers, log_every, rates
+        self._accept = accept
         self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in (window or {}).items()}
-        self._pending: _Pending | None = None
+        self._pending: tuple[int, jax.Array] | None = None
         self._since: float | None = None  # set when the first step is done: the compilation is in no rate
         self._steps = 0  # in the rates
         self._last = 0  # the last step that was collected
+        self._parts = dict.fromkeys(PARTS, 0.0)
 
-    def push(self, step: int, values: jax.Array, skipped: tuple[str, ...] = ()) -> None:
+    def push(self, step: int, values: jax.Array) -> None:
         """Takes the metrics of the update that led to `step` steps.
 
         Args:
             step: the number of steps taken.
-            values: float32 [metrics], possibly not computed yet; one array because each read costs the host time.
-            skipped: beginnings of the names of those that were not measured.
+            values: totals and weights, float32 [2, metrics], possibly not computed yet; one array because each read
+                costs the host time.
         """
-        previous, self._pending = self._pending, (step, values, skipped)
+        previous, self._pending = self._pending, (step, values)
         self._collect(previous)
+
+    def add(self, row: Row) -> None:
+        """Takes figures that were not measured in a step; they join the window of the step that was pushed last."""
+        for name, value in row.items():
+            self._count(name, value, 1.0)
 
     def flush(self, last: bool = False) -> None:
         """Waits for the step that was pushed last; at the end of a run, writes what is left as a row too."""
@@ -86,7 +97,7 @@ class Recorder:
             self._write(self._last)
 
     def state(self) -> dict[str, list[float]]:
-        """Returns the unfinished window, as JSON values: sum and count of each metric."""
+        """Returns the unfinished window, as JSON values: total and weight of each metric."""
         return {name: list(pair) for name, pair in self._sums.items()}
 
     @contextlib.contextmanager
@@ -97,30 +108,51 @@ class Recorder:
         if self._since is not None:
             self._since += time.perf_counter() - start
 
-    def _collect(self, pending: _Pending | None) -> None:
+    @contextlib.contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Counts the time within the context as one of `PARTS`."""
+        start = time.perf_counter()
+        yield
+        self._parts[part] += time.perf_counter() - start
+
+    def _collect(self, pending: tuple[int, jax.Array] | None) -> None:
         if pending is None:
             return
-        self._last, values, skipped = pending
-        for name, value in zip(self._names, np.asarray(values).tolist(), strict=True):
-            if not name.startswith(skipped):
-                pair = self._sums.setdefault(name, [0.0, 0])
-                pair[0] += value
-                pair[1] += 1
+        self._last, values = pending
+        with self.timed("device"):
+            totals, weights = np.asarray(values).tolist()
+        measured = {name: (t, w) for name, t, w in zip(self._names, totals, weights, strict=True) if w}
+        if self._accept(self._last, {name: total / weight for name, (total, weight) in measured.items()}):
+            for name, (total, weight) in measured.items():
+                self._count(name, total, weight)
+        else:
+            self._sums.setdefault("skipped_steps", [0.0, 1.0])[0] += 1.0
         if self._since is None:
-            self._since = time.perf_counter()
+            self._start_clock()
         else:
             self._steps += 1
         if self._last % self._log_every == 0:
             self._write(self._last)
 
+    def _count(self, name: str, total: float, weight: float) -> None:
+        pair = self._sums.setdefault(name, [0.0, 0.0])
+        pair[0] += total
+        pair[1] += weight
+
     def _write(self, step: int) -> None:
-        row = {name: total / count for name, (total, count) in self._sums.items()}
-        seconds = time.perf_counter() - (self._since or 0.0)
-        rate = self._steps / seconds
-        rates = {"steps_per_second": rate, "images_per_second": rate * self._batch_size} if self._steps else {}
+        row = {name: total / weight for name, (total, weight) in self._sums.items()}
+        rates: dict[str, float] = {}
+        if self._steps:
+            rate = self._steps / (time.perf_counter() - (self._since or 0.0))
+            parts = {f"{part}_ms": 1e3 * seconds / self._steps for part, seconds in self._parts.items()}
+            rates = {"steps_per_second": rate, **self._rates(rate), "step_ms": 1e3 / rate, **parts}
         for writer in self._writers:
             writer.write(step, row, rates)
-        self._sums, self._steps, self._since = {}, 0, time.perf_counter()
+        self._sums = {}
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._steps, self._since, self._parts = 0, time.perf_counter(), dict.fromkeys(PARTS, 0.0)
 
 
 class CSV:
@@ -162,11 +194,8 @@ class CSV:
         return text.getvalue()
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_name(self._path.name + ".tmp")
         head = self._format({name: name for name in self._columns}) if self._columns else ""
-        draft.write_text(head + "".join(map(self._format, rows)))
-        os.replace(draft, self._path)
+        write_whole(self._path, head + "".join(map(self._format, rows)))
 
 
 class TensorBoard:
@@ -228,7 +257,7 @@ class Console:
 
     def write(self, step: int, row: Row, rates: Row) -> None:
         """Shows the row: losses on the bar, everything in a line."""
-        speed = [f"{rates['steps_per_second']:.3g} steps/s, {rates['images_per_second']:.4g} images/s"] if rates else []
+        speed = [_speed(rates)] if rates else []
         if self._bar is not None:
             losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("/loss"))
             self._bar.update(self._task, completed=step, description=", ".join([losses, *speed]))
@@ -248,3 +277,11 @@ class Console:
         """Takes the bar down."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def _speed(rates: Row) -> str:
+    """The rates in a line: how fast, and where a step's time goes."""
+    parts = ", ".join(f"{part} {rates[f'{part}_ms']:.3g}" for part in PARTS)
+    achieved = f", {rates['flops_per_second'] / 1e12:.3g} TFLOP/s" if "flops_per_second" in rates else ""
+    achieved += f" ({rates['mfu']:.1%} of peak)" if "mfu" in rates else ""
+    return f"{rates['images_per_second']:.4g} images/s, {rates['step_ms']:.3g} ms/step ({parts}){achieved}"

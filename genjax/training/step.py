@@ -1,19 +1,22 @@
 """One training step: the phases of a family in order, each a gradient of one role, then the averages."""
 
-from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from genjax.families.base import Batch, Family, Phase
+from genjax.families.base import Aux, Batch, Family, Keys, Mean, Params, Phase
 from genjax.training.ema import EMA
 from genjax.training.optimizers import Optimizer
 from genjax.training.state import TrainState
 
-Metrics = dict[str, Array]  # scalars, float32, called "phase/name"
+Metrics = dict[str, Mean]  # float32, called "phase/name"
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+CHECKED = ("loss", "grad_norm")  # of every phase: what must be finite
 
 
 def make_train_step(
@@ -21,6 +24,7 @@ def make_train_step(
     optimizers: Mapping[str, Optimizer],
     ema: EMA,
     preprocess: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
+    accumulate: int = 1,
 ) -> Step:
     """Returns the training step, a pure function of the state and the batch; the caller compiles it.
 
@@ -28,27 +32,42 @@ def make_train_step(
     earlier one has updated. Each phase measures `loss`, `grad_norm` (of the whole gradient, before clipping),
     `learning_rate` and what its loss adds; over the updates of a repeated phase they are averaged.
 
+    A step whose loss or gradient is not finite in any phase leaves weights, optimizers, averages and `extra` as they
+    were; only `step` counts on. Its metrics say so.
+
     Args:
         family: gives the phases.
         optimizers: by trained role.
         ema: the rule of averages, applied once, after the last phase.
         preprocess: from the batch of the loader (uint8) to the batch of the losses, on the device.
+        accumulate: parts that a batch is computed in, one after another, with the memory of one. The gradient is that
+            of the whole batch to rounding, as long as the loss is a mean over examples and draws from `keys.each`.
 
     Returns:
-        `step(state, batch) -> (state, metrics)`. The metrics of a phase that a step skips are NaN; see
-        `skipped`.
+        `step(state, batch) -> (state, metrics)`. The metrics of a phase that a step leaves out have weight 0.
     """
     phases = family.phases()
+    checked = [f"{phase.name}/{name}" for phase in phases for name in CHECKED]
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
+    def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(before.key, before.step)
         batch = preprocess(batch, jax.random.fold_in(key, 0))
+        size = len(jax.tree.leaves(batch)[0])
         metrics: Metrics = {}
+        state = before
         for index, phase in enumerate(phases):
-            phase_key = jax.random.fold_in(key, index + 1)
-            state, measured = _run(phase, optimizers[phase.trains], state, batch, phase_key)
+            turn = _Turn(phase, optimizers[phase.trains], batch, size, accumulate)
+            state, measured = turn.run(state, jax.random.fold_in(key, index + 1))
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
-        return state.replace(step=state.step + 1, ema=ema.update(state.ema, state.params, state.step)), metrics
+        after = state.replace(
+            key=None,
+            step=before.step + 1,
+            ema=ema.update(state.ema, state.params, state.step),
+        )
+        finite = jnp.isfinite(jnp.stack([metrics[name].total for name in checked])).all()
+        undone = before.replace(key=None, step=after.step)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, undone)
+        return state.replace(key=before.key), metrics
 
     return step
 
@@ -58,44 +77,79 @@ def runs(phase: Phase, step: Array | int) -> Array | bool:
     return step % phase.every == 0
 
 
-def skipped(phases: Iterable[Phase], step: int) -> tuple[str, ...]:
-    """Returns how the metrics begin of the phases that do not run in the step that follows `step` steps."""
-    return tuple(f"{phase.name}/" for phase in phases if not runs(phase, step))
+@dataclasses.dataclass(frozen=True)
+class _Turn:
+    """A phase with all that one step gives it."""
+
+    phase: Phase
+    optimizer: Optimizer
+    batch: Batch
+    size: int
+    accumulate: int
+
+    def run(self, state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
+        """Takes all the updates of the phase in one step, or none where it is not the phase's turn."""
+
+        def updates(state: TrainState) -> tuple[TrainState, Metrics]:
+            if self.phase.repeat == 1:
+                return self._update(state, key)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(self.phase.repeat))
+            state, measured = jax.lax.scan(self._update, state, keys)
+            return state, jax.tree.map(lambda values: values.sum(0), measured)
+
+        if self.phase.every == 1:
+            return updates(state)
+        nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), jax.eval_shape(updates, state)[1])
+        return jax.lax.cond(runs(self.phase, state.step), updates, lambda state: (state, nothing), state)
+
+    def _update(self, state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
+        """Takes one gradient and updates one role."""
+        role = self.phase.trains
+        params, opt = state.params[role], state.opt[role]
+        loss, aux, grads = self._gradient(params, state, Keys.of(key, self.size))
+        updates, opt = self.optimizer.update(grads, opt, params, state.step)
+        measured = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": self.optimizer.learning_rate(state.step),
+            **aux.metrics,
+        }
+        state = state.replace(
+            params={**state.params, role: optax.apply_updates(params, updates)},
+            opt={**state.opt, role: opt},
+            extra=state.extra if aux.extra is None else aux.extra,
+        )
+        return state, {name: _mean(value) for name, value in measured.items()}
+
+    def _gradient(self, params: Params, state: TrainState, keys: Keys) -> tuple[Array, Aux, Params]:
+        """The loss, what it measures and its gradient, over the whole batch."""
+        value_and_grad = jax.value_and_grad(self.phase.loss, has_aux=True)
+        if self.accumulate == 1:
+            (loss, aux), grads = value_and_grad(params, state, self.batch, keys)
+            return loss, aux, grads
+
+        # Part i has the examples i, i + n, i + 2 n ...: of a batch that is split over devices, each keeps its own.
+        n = self.accumulate
+        parts = jax.tree.map(
+            lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), (self.batch, keys.each, keys.place)
+        )
+
+        def one(carry: Any, part: Any) -> tuple[Any, tuple[Array, Metrics]]:
+            total, extra = carry
+            batch, each, place = part
+            here = Keys(keys.shared, each, place)
+            (loss, aux), grads = value_and_grad(params, state.replace(extra=extra), batch, here)
+            extra = extra if aux.extra is None else aux.extra
+            measured = {name: _mean(value) for name, value in aux.metrics.items()}
+            return (jax.tree.map(jnp.add, total, grads), extra), (loss, measured)
+
+        start = (jax.tree.map(jnp.zeros_like, params), state.extra)
+        (total, extra), (losses, measured) = jax.lax.scan(one, start, parts)
+        summed = jax.tree.map(lambda values: values.sum(0), measured)
+        return losses.mean(), Aux(summed, extra), jax.tree.map(lambda g: g / n, total)
 
 
-def _run(phase: Phase, optimizer: Optimizer, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, Metrics]:
-    """Takes all the updates of one phase in one step, or none where it is not the phase's turn."""
-
-    def updates(state: TrainState) -> tuple[TrainState, Metrics]:
-        if phase.repeat == 1:
-            return _update(phase, optimizer, state, batch, key)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(phase.repeat))
-        state, measured = jax.lax.scan(lambda s, k: _update(phase, optimizer, s, batch, k), state, keys)
-        return state, jax.tree.map(lambda values: values.mean(0), measured)
-
-    if phase.every == 1:
-        return updates(state)
-    skipped = jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan, m.dtype), jax.eval_shape(updates, state)[1])
-    return jax.lax.cond(runs(phase, state.step), updates, lambda state: (state, skipped), state)
-
-
-def _update(
-    phase: Phase, optimizer: Optimizer, state: TrainState, batch: Batch, key: Array
-) -> tuple[TrainState, Metrics]:
-    """Takes one gradient and updates one role."""
-    role = phase.trains
-    params, opt = state.params[role], state.opt[role]
-    (loss, aux), grads = jax.value_and_grad(phase.loss, has_aux=True)(params, state, batch, key)
-    updates, opt = optimizer.update(grads, opt, params, state.step)
-    measured = {
-        "loss": loss,
-        "grad_norm": optax.tree.norm(grads),
-        "learning_rate": optimizer.learning_rate(state.step),
-        **aux.metrics,
-    }
-    state = state.replace(
-        params={**state.params, role: optax.apply_updates(params, updates)},
-        opt={**state.opt, role: opt},
-        extra=state.extra if aux.extra is None else aux.extra,
-    )
-    return state, {name: jnp.asarray(value, jnp.float32) for name, value in measured.items()}
+def _mean(value: Array | Mean) -> Mean:
+    """A metric as a float32 mean; a number is the mean of one."""
+    mean = value if isinstance(value, Mean) else Mean(value, jnp.float32(1.0))
+    return Mean(jnp.asarray(mean.total, jnp.float32), jnp.asarray(mean.weight, jnp.float32))

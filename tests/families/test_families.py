@@ -11,6 +11,7 @@ import pytest
 
 from genjax import parameterizations, processes, registry, solvers
 from genjax.families import Diffusion, FlowMatching, Sampler, time_samplers, weightings
+from genjax.families.base import Keys
 from genjax.families.sampler import null_condition
 from genjax.sampling import guidance, times
 
@@ -94,21 +95,22 @@ def test_edm_training_is_unweighted_in_its_own_output():
 
 def test_time_samplers():
     n, key = 20_000, jax.random.key(0)
-    uniform = np.sort(time_samplers.UniformTimes()(key, n, VP))
+    keys = Keys.of(key, n)
+    uniform = np.sort(time_samplers.UniformTimes()(keys, VP))
     assert np.abs(uniform - np.linspace(0, 1, n)).max() < 2.0 / np.sqrt(n)
-    strata = np.sort(time_samplers.LowDiscrepancy(t_min=0.0)(key, 100, VP))
+    strata = np.sort(time_samplers.LowDiscrepancy(t_min=0.0)(Keys.of(key, 100), VP))
     np.testing.assert_array_equal(np.floor(strata * 100 - strata[0] * 100 + 1e-3), np.arange(100))
-    t = time_samplers.LogNormal(mean=-1.2, std=1.2)(key, n, processes.EDM())
+    t = time_samplers.LogNormal(mean=-1.2, std=1.2)(keys, processes.EDM())
     log_sigma = np.log(processes.EDM().sigma(t))
     assert log_sigma.mean() == pytest.approx(-1.2, abs=0.05) and log_sigma.std() == pytest.approx(1.2, abs=0.05)
-    t = np.asarray(time_samplers.LogitNormal(mean=0.5, std=0.8)(key, n, VP), np.float64)
+    t = np.asarray(time_samplers.LogitNormal(mean=0.5, std=0.8)(keys, VP), np.float64)
     logit = np.log(t / (1 - t))
     assert logit.mean() == pytest.approx(0.5, abs=0.03) and logit.std() == pytest.approx(0.8, abs=0.03)
 
 
 def test_loss_of_a_network_that_says_nothing_is_the_noise():
     family = Diffusion(network=ZERO, image_shape=SHAPE, process=VP)
-    loss, aux = family.phases()[0].loss({"w": jnp.ones(())}, STATE, batch(4096), jax.random.key(0))
+    loss, aux = family.phases()[0].loss({"w": jnp.ones(())}, STATE, batch(4096), Keys.of(jax.random.key(0), 4096))
     assert float(loss) == pytest.approx(1.0, abs=4 * np.sqrt(2 / (4096 * 16)))
     assert float(aux.metrics["mse"]) == pytest.approx(float(loss))
 
@@ -116,7 +118,7 @@ def test_loss_of_a_network_that_says_nothing_is_the_noise():
 def test_flow_matching_regresses_on_eps_minus_x0():
     """On the straight path the best guess that ignores its input, 0, has loss 1 + E[x_0^2] = 4/3."""
     family = FlowMatching(network=ZERO, image_shape=SHAPE)
-    loss, _ = family.phases()[0].loss({"w": jnp.ones(())}, STATE, batch(4096), jax.random.key(0))
+    loss, _ = family.phases()[0].loss({"w": jnp.ones(())}, STATE, batch(4096), Keys.of(jax.random.key(0), 4096))
     assert float(loss) == pytest.approx(4.0 / 3.0, rel=0.02)
     with pytest.raises(ValueError, match="rectified_flow"):
         FlowMatching(network=ZERO, image_shape=SHAPE, process=VP)
@@ -132,7 +134,7 @@ def test_condition_dropout():
     family = Diffusion(network=Function(network), image_shape=SHAPE, condition=("label",), condition_dropout=0.25)
     data = batch(2000)
     with jax.disable_jit():
-        family._loss({"w": jnp.ones(())}, STATE, data, jax.random.key(0))
+        family._loss({"w": jnp.ones(())}, STATE, data, Keys.of(jax.random.key(0), 2000))
         family.evaluate({"model": {"w": jnp.ones(())}}, data, jax.random.key(0))
     dropped = seen[0] == -1
     assert dropped.mean() == pytest.approx(0.25, abs=4 * 0.5 / np.sqrt(2000))

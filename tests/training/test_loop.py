@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,14 +105,14 @@ def test_ctrl_c_before_the_first_step(unbroken, tmp_path, monkeypatch, capsys):
     early, make = interrupted(loop.build_optimizers), loop.make_train_step
     for name, patched, words, steps in [
         ("build_optimizers", early, "stopped before step 1", []),
-        ("make_train_step", lambda *args: interrupted(make(*args)), "saved at step 1", ["1"]),
+        ("make_train_step", lambda *args: interrupted(make(*args)), "saved at step 1", [1]),
     ]:
         with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
             patch.setattr(loop, name, patched)
             train(experiment, tmp_path / "run")
         assert stopped.value.code == 130
         assert f"SIGINT: {words}; to go on: genjax train --workdir=" in capsys.readouterr().out
-        assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == steps
+        assert [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()] == steps
     assert_same_bits(train(experiment, tmp_path / "run"), final)
 
 
@@ -126,7 +127,9 @@ def test_a_crash_loses_what_came_after_the_checkpoint_and_no_more(unbroken, tmp_
         at_step(patch, 7, crash)
         with pytest.raises(RuntimeError):
             train(experiment, folder)
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["4"]
+    saved = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert saved == [2, 4, 6] and experiment.training.save_every == 4  # twice as often as what a kill may cost
+    shutil.rmtree(folder / "checkpoints" / sorted(path.name for path in (folder / "checkpoints").iterdir())[-1])
     with open(folder / "metrics.csv", "a") as file:
         file.write("6," + "0.5," * (len(rows(folder)[0]) - 2) + "0.5\n7,0.")  # what the killed process had logged
     assert_same_bits(train(experiment, folder), final)

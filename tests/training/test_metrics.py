@@ -25,14 +25,24 @@ class Rows:
         pass
 
 
+def rates(steps_per_second):
+    return {"images_per_second": 8 * steps_per_second}
+
+
+def one(*values):
+    """What a step measures: totals and weights."""
+    return jnp.stack([jnp.array(values, jnp.float32), jnp.ones(len(values))])
+
+
 def feed(recorder, steps):
     for step in steps:
-        recorder.push(step, jnp.array([step, 10.0]), () if step % 4 == 1 else ("b/",))
+        there = float(step % 4 == 1)
+        recorder.push(step, jnp.array([[step, 20.0 * there], [1.0, 2.0 * there]]))
 
 
 def test_a_row_is_the_mean_of_the_steps_up_to_its_number():
     writer = Rows()
-    recorder = Recorder(NAMES, [writer], 3, 8)
+    recorder = Recorder(NAMES, [writer], 3, rates)
     feed(recorder, range(1, 8))
     assert [step for step, _, _ in writer.rows] == [3, 6]  # step 7 is held back
     recorder.flush(last=True)
@@ -45,16 +55,16 @@ def test_a_row_is_the_mean_of_the_steps_up_to_its_number():
 
 def test_a_step_is_read_when_the_next_one_is_dispatched():
     writer = Rows()
-    recorder = Recorder(["a/loss"], [writer], 1, 8)
-    recorder.push(1, jnp.ones(1))
+    recorder = Recorder(["a/loss"], [writer], 1, rates)
+    recorder.push(1, one(1.0))
     assert writer.rows == []
-    recorder.push(2, jnp.ones(1))
+    recorder.push(2, one(1.0))
     assert [step for step, _, _ in writer.rows] == [1]
 
 
 def test_a_full_last_window_is_written_once():
     writer = Rows()
-    recorder = Recorder(NAMES, [writer], 2, 8)
+    recorder = Recorder(NAMES, [writer], 2, rates)
     feed(recorder, range(1, 5))
     recorder.flush()
     recorder.flush(last=True)
@@ -63,13 +73,13 @@ def test_a_full_last_window_is_written_once():
 
 def test_a_window_goes_on_after_a_resume():
     whole, first, second = Rows(), Rows(), Rows()
-    recorder = Recorder(NAMES, [whole], 4, 8)
+    recorder = Recorder(NAMES, [whole], 4, rates)
     feed(recorder, range(1, 9))
     recorder.flush(last=True)
-    recorder = Recorder(NAMES, [first], 4, 8)
+    recorder = Recorder(NAMES, [first], 4, rates)
     feed(recorder, range(1, 7))
     recorder.flush()
-    recorder = Recorder(NAMES, [second], 4, 8, json.loads(json.dumps(recorder.state())))
+    recorder = Recorder(NAMES, [second], 4, rates, window=json.loads(json.dumps(recorder.state())))
     feed(recorder, range(7, 9))
     recorder.flush(last=True)
     assert [row[:2] for row in first.rows + second.rows] == [row[:2] for row in whole.rows]
@@ -79,25 +89,52 @@ def test_rates_leave_pauses_out():
     import time
 
     writer = Rows()
-    recorder = Recorder(["a/loss"], [writer], 3, 8)
+    recorder = Recorder(["a/loss"], [writer], 3, rates)
     start = time.perf_counter()
     for step in range(1, 4):
-        recorder.push(step, jnp.zeros(1))
+        recorder.push(step, one(0.0))
         with recorder.pause():
             time.sleep(0.2)
-    recorder.push(4, jnp.zeros(1))
+    recorder.push(4, one(0.0))
     recorder.flush(last=True)
     assert time.perf_counter() - start > 0.6
-    rates = writer.rows[0][2]
-    assert rates["steps_per_second"] > 2 / 0.2
-    assert rates["images_per_second"] == pytest.approx(8 * rates["steps_per_second"])
+    measured = writer.rows[0][2]
+    assert measured["steps_per_second"] > 2 / 0.2
+    assert measured["images_per_second"] == pytest.approx(8 * measured["steps_per_second"])
+    assert measured["step_ms"] == pytest.approx(1e3 / measured["steps_per_second"])
+
+
+def test_the_time_of_a_step_is_split():
+    import time
+
+    writer = Rows()
+    recorder = Recorder(["a/loss"], [writer], 5, rates)
+    for step in range(1, 7):
+        with recorder.timed("data"):
+            time.sleep(0.02)
+        with recorder.timed("dispatch"):
+            time.sleep(0.05)
+        recorder.push(step, one(0.0))
+    measured = writer.rows[0][2]
+    assert 20 <= measured["data_ms"] < 50 <= measured["dispatch_ms"] and measured["device_ms"] < 20
+    assert measured["step_ms"] >= measured["data_ms"] + measured["dispatch_ms"]
+
+
+def test_steps_that_are_not_accepted_are_counted_and_left_out():
+    writer = Rows()
+    recorder = Recorder(["a/loss"], [writer], 4, rates, lambda step, values: values["a/loss"] != 3.0)
+    for step in range(1, 5):
+        recorder.push(step, one(float(step)))
+    recorder.add({"eval/loss": 0.5})
+    recorder.flush()
+    assert writer.rows[0][1] == {"a/loss": pytest.approx(7 / 3), "skipped_steps": 1.0, "eval/loss": 0.5}
 
 
 def test_there_is_no_rate_where_no_step_was_timed(tmp_path, capsys):
     """The first step holds the compilation; a run that is stopped after it has no rate."""
     writer, console, board = Rows(), Console(1, 0), TensorBoard(tmp_path, 0)
-    recorder = Recorder(["a/loss"], [writer, console, board], 1, 8)
-    recorder.push(1, jnp.ones(1))
+    recorder = Recorder(["a/loss"], [writer, console, board], 1, rates)
+    recorder.push(1, one(1.0))
     recorder.flush(last=True)
     board.close()
     assert writer.rows == [(1, {"a/loss": 1.0}, {})]
@@ -152,9 +189,14 @@ def test_tensorboard_events_are_written(tmp_path):
 
 def test_console_prints_plain_lines_into_a_log(capsys):
     console = Console(10, 0)
-    console.write(5, {"a/grad_norm": 2.0, "a/loss": 0.25}, {"steps_per_second": 4.0, "images_per_second": 32.0})
+    speed = {"images_per_second": 32.0, "step_ms": 250.0, "data_ms": 1.0, "dispatch_ms": 2.0, "device_ms": 240.0}
+    console.write(5, {"a/grad_norm": 2.0, "a/loss": 0.25}, speed)
+    console.write(10, {"a/loss": 0.5}, speed | {"flops_per_second": 3.2e13, "mfu": 0.45})
     console.say("[bold]as it is")
     console.close()
     assert capsys.readouterr().out == (
-        "step 5/10: a/loss 0.25, a/grad_norm 2; 4 steps/s, 32 images/s\n[bold]as it is\n"
+        "step 5/10: a/loss 0.25, a/grad_norm 2; 32 images/s, 250 ms/step (data 1, dispatch 2, device 240)\n"
+        "step 10/10: a/loss 0.5; 32 images/s, 250 ms/step (data 1, dispatch 2, device 240), "
+        "32 TFLOP/s (45.0% of peak)\n"
+        "[bold]as it is\n"
     )

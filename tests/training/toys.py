@@ -9,9 +9,10 @@ import numpy as np
 
 from genjax.config import require
 from genjax.data.base import DataSpec
-from genjax.families.base import Aux, Phase
+from genjax.families.base import Aux, Keys, Phase
 from genjax.registry import register
 from genjax.sampling import sample_keys
+from genjax.sampling.keys import normal_like
 
 
 @register("data", "toy_images")
@@ -63,11 +64,16 @@ class Denoiser:
         flat = x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"][None]
         return (flat * params["scale"][None]).reshape(x.shape)
 
-    def _loss(self, params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Aux]:
+    def _loss(self, params: Any, state: Any, batch: Any, keys: Keys) -> tuple[jax.Array, Aux]:
         x = batch["image"]
-        noise = jax.random.normal(key, x.shape)
+        noise = normal_like(keys.each, x)
         error = jnp.square(self._apply(params, x + noise) - x)
         return error.mean(), Aux({"largest": error.max()})
+
+    def evaluate(self, params: dict[str, Any], batch: Any, key: jax.Array) -> dict[str, jax.Array]:
+        x = batch["image"]
+        noise = normal_like(sample_keys(key, len(x)), x)
+        return {"loss": jnp.square(self._apply(params["network"], x + noise) - x).mean((1, 2, 3))}
 
 
 @register("family", "toy_game")
@@ -88,14 +94,14 @@ class Game:
         return {"critic": {"c": jnp.array([1.0])}, "generator": {"g": jnp.array([2.0])}}, {"moves": jnp.int32(0)}
 
     def phases(self) -> tuple[Phase, ...]:
-        def critic(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Aux]:
+        def critic(params: Any, state: Any, batch: Any, keys: Keys) -> tuple[jax.Array, Aux]:
             value = (params["c"] * state.params["generator"]["g"]).sum()
-            return value, Aux({"draw": jax.random.uniform(key)}, {"moves": state.extra["moves"] + 1})
+            return value, Aux({"draw": jax.random.uniform(keys.shared)}, {"moves": state.extra["moves"] + 1})
 
-        def shrink(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Aux]:
+        def shrink(params: Any, state: Any, batch: Any, keys: Keys) -> tuple[jax.Array, Aux]:
             return jnp.square(params["c"]).sum() / 2, Aux({})
 
-        def generator(params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Aux]:
+        def generator(params: Any, state: Any, batch: Any, keys: Keys) -> tuple[jax.Array, Aux]:
             return -(params["g"] * state.params["critic"]["c"]).sum(), Aux({})
 
         return (

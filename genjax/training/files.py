@@ -1,0 +1,17 @@
+"""Files that are whole or not there."""
+
+import os
+import pathlib
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file that has its old content or the new one, whenever the process is killed.
+
+    Args:
+        path: the file; its folder is created where it is missing.
+        text: the content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text)
+    os.replace(draft, path)

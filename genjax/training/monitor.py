@@ -1,0 +1,77 @@
+"""What a run shows of its model on the way: grids of samples, and the family's figures on held-out data."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from PIL import Image
+
+from genjax.data.base import Source
+from genjax.data.transforms import preprocess, to_uint8
+from genjax.evaluation import figures
+from genjax.families.base import DataSpec
+from genjax.training.experiment import Experiment
+from genjax.training.mesh import batch_sharding, make_global
+
+_SAMPLES, _HELD_OUT = 2**31 - 1, 2**31 - 2  # folded into the seed; no step has these numbers
+
+
+def make_sampler(experiment: Experiment, spec: DataSpec, mesh: Mesh) -> Callable[[dict[str, Any]], Image.Image]:
+    """Returns the function that draws the grid: always with one key and the same classes, so that grids compare."""
+    n = experiment.training.sample_n
+    classes = spec.num_classes or 1
+    columns = classes if 2 <= classes <= 20 else math.ceil(math.sqrt(n))  # a class a column, where they fit
+    key = jax.random.fold_in(jax.random.key(experiment.seed), _SAMPLES)
+    cond = {"label": jnp.arange(n, dtype=jnp.int32) % classes} if "label" in experiment.family.condition else None
+
+    # Every process gets all the images, wherever they are drawn.
+    @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
+        return to_uint8(experiment.family.generate(params, key, n, cond))
+
+    def draw(params: dict[str, Any]) -> Image.Image:
+        images = jax.device_get(jax.block_until_ready(generate(params, key, cond)))
+        picture = figures.grid(images, columns)
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(picture, mask=picture)
+        return ground
+
+    return draw
+
+
+def make_evaluator(experiment: Experiment, source: Source, mesh: Mesh) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """Returns the function that averages the family's figures over held-out examples, with the same keys every time.
+
+    Args:
+        experiment: gives the family, the size of a batch and the number of examples.
+        source: the held-out data.
+        mesh: the devices.
+    """
+    n = min(source.spec.size, experiment.training.eval_n or source.spec.size)
+    size = experiment.training.batch_size
+    share, host = size // jax.process_count(), jax.process_index()
+    sharding, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    key = jax.random.fold_in(jax.random.key(experiment.seed), _HELD_OUT)
+
+    @functools.partial(jax.jit, out_shardings=whole)
+    def totals(params: dict[str, Any], batch: Any, number: Array) -> dict[str, Array]:
+        keys = jax.random.fold_in(key, number)
+        counted = jnp.arange(size) + number * size < n  # the last batch is filled up with what does not count
+        values = experiment.family.evaluate(params, preprocess(batch, keys, flip=False), keys)
+        return {name: jnp.where(counted, value, 0.0).sum() for name, value in values.items()}
+
+    def evaluate(params: dict[str, Any]) -> dict[str, float]:
+        rows = []
+        for number in range(-(-n // size)):
+            indices = np.minimum(np.arange(size) + number * size, n - 1)[host * share : (host + 1) * share]
+            rows.append(totals(params, make_global(source.gather(indices), sharding), jnp.int32(number)))
+        rows = jax.device_get(rows)
+        return {name: sum(float(row[name]) for row in rows) / n for name in rows[0]}
+
+    return evaluate
