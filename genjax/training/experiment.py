@@ -49,6 +49,7 @@ class Training:
             goes on. Neither applies it; both record its batch.
         skip_limit: steps in a row that "skip" leaves out before it ends the run after all.
         prefetch: batches that are read ahead; None leaves it to the data.
+        count_flops: whether the rates include FLOP/s, which takes a second or two of tracing once.
         profile_at: the step after which a profiler trace begins, or None for no trace.
         profile_steps: steps in the trace.
         compile_cache: a folder where compiled programs are kept for the next start, or None.
@@ -70,6 +71,7 @@ class Training:
     non_finite: str = "stop"
     skip_limit: int = 10
     prefetch: int | None = None
+    count_flops: bool = True
     profile_at: int | None = None
     profile_steps: int = 5
     compile_cache: str | None = None

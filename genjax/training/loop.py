@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,19 +16,19 @@ from jax import Array
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 
-from genjax.data.loader import batch_indices, batches
+from genjax.data.loader import batch_at, batch_indices, batches
 from genjax.data.transforms import preprocess
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.experiment import Experiment
+from genjax.training.flops import peak_flops, step_flops
 from genjax.training.interrupts import Interrupts
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
 from genjax.training.monitor import make_evaluator, make_sampler
 from genjax.training.non_finite import Guard
-from genjax.training.optimizers import Optimizer
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
-from genjax.training.step import make_train_step
+from genjax.training.step import Step, make_train_step
 
 
 def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_command: str | None = None) -> TrainState:
@@ -76,9 +76,11 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             for line in filter(None, [note, _describe(template, folder), start_line]):
                 console.say(line)
 
-        train_step, names = _compile(experiment, optimizers, template, mesh)
+        prepare = functools.partial(preprocess, flip=experiment.data.flip)
+        step_of = functools.partial(make_train_step, experiment.family, optimizers, experiment.ema, prepare)
+        train_step, names = _compile(step_of(config.accumulate), template, mesh)
         guard = _guard(experiment, folder if leads else None, start, about)
-        rates = functools.partial(_rates, experiment, None)
+        rates = _make_rates(experiment, step_of(), template, mesh)
         recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
         draw = make_sampler(experiment, spec, mesh)
         score = make_evaluator(experiment, experiment.eval_data or experiment.data, mesh)
@@ -127,11 +129,9 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
 
 
 def _compile(
-    experiment: Experiment, optimizers: Mapping[str, Optimizer], template: TrainState, mesh: jax.sharding.Mesh
+    step: Step, template: TrainState, mesh: jax.sharding.Mesh
 ) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Array]], list[str]]:
     """Returns the jitted step, whose metrics are one array, and the list that holds their names once it has run."""
-    prepare = functools.partial(preprocess, flip=experiment.data.flip)
-    step = make_train_step(experiment.family, optimizers, experiment.ema, prepare, experiment.training.accumulate)
     names: list[str] = []
 
     def packed(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
@@ -182,9 +182,36 @@ def _guard(experiment: Experiment, folder: pathlib.Path | None, start: int, abou
     return Guard(config.non_finite, config.skip_limit, folder, batch, start, about.get("skipped_in_a_row", 0))
 
 
-def _rates(experiment: Experiment, flops: float | None, steps_per_second: float) -> dict[str, float]:
-    """What follows from the steps a second."""
-    return {"images_per_second": steps_per_second * experiment.training.batch_size}
+def _make_rates(
+    experiment: Experiment, step: Callable[..., Any], state: TrainState, mesh: jax.sharding.Mesh
+) -> Callable[[float], dict[str, float]]:
+    """Returns the function from steps a second to what follows from them."""
+    batch_size, device = experiment.training.batch_size, mesh.devices.flat[0]
+    dtypes = set(_values(experiment.config["family"], "dtype"))
+    peak = peak_flops(device.device_kind, dtypes.pop()) if len(dtypes) == 1 else None
+
+    @functools.cache
+    def flops() -> float | None:  # once there is a rate: it takes a second or two, which a short run need not spend
+        example = batch_at(experiment.data, experiment.seed, 0, batch_size)
+        return step_flops(step, state, example) if experiment.training.count_flops else None
+
+    def rates(steps_per_second: float) -> dict[str, float]:
+        found = {"images_per_second": steps_per_second * batch_size}
+        if count := flops():
+            found["flops_per_second"] = steps_per_second * count
+            if peak is not None:
+                found["mfu"] = found["flops_per_second"] / (peak * mesh.size)
+        return found
+
+    return rates
+
+
+def _values(config: Any, key: str) -> Iterator[Any]:
+    """All values of a key, however deep in a config."""
+    if isinstance(config, Mapping):
+        yield from ([config[key]] if key in config else [])
+        for value in config.values():
+            yield from _values(value, key)
 
 
 class _Profile(contextlib.AbstractContextManager["_Profile"]):

@@ -33,6 +33,7 @@ def smoke(path, cache, **training):
     # Resolved, for a run that breaks off has the schedule of the whole one.
     config = module(path).get_config("smoke").copy_and_resolve_references()
     config.training.compile_cache = str(cache)  # the second run and the resumed one compile nothing
+    config.training.count_flops = False
     config.training.update(training)
     return Experiment.from_config(config)
 
