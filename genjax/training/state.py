@@ -24,6 +24,7 @@ class TrainState(struct.PyTreeNode):
         opt: the optimizer states of the trained roles.
         ema: the averaged trees of those roles that have an average.
         extra: what the family carries from step to step beside its weights.
+        posthoc: the averages by power functions, by the label of their width and by role; {} where they are off.
     """
 
     step: Array
@@ -32,6 +33,7 @@ class TrainState(struct.PyTreeNode):
     opt: dict[str, Any]
     ema: dict[str, Params]
     extra: Extra
+    posthoc: dict[str, dict[str, Params]] = struct.field(default_factory=dict)
 
 
 def trained_roles(family: Family) -> tuple[str, ...]:
@@ -53,13 +55,15 @@ def create_state(experiment: "Experiment", spec: DataSpec) -> TrainState:
     init_key, key = jax.random.split(jax.random.key(experiment.seed))
     params, extra = experiment.family.init(init_key, spec)
     optimizers = build_optimizers(experiment, params)
+    trained = {role: params[role] for role in optimizers}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
         opt={role: optimizer.init(params[role]) for role, optimizer in optimizers.items()},
-        ema=experiment.ema.init({role: params[role] for role in optimizers}),
+        ema=experiment.ema.init(trained),
         extra=extra,
+        posthoc=experiment.ema.init_posthoc(trained),
     )
 
 
