@@ -8,6 +8,7 @@ from ml_collections import ConfigDict, config_flags
 
 from genjax.cli.flags import assign, literal
 from genjax.config import ConfigError
+from genjax.training import distributed
 from genjax.training.experiment import Experiment
 from genjax.training.loop import train
 from genjax.training.run_folder import read_config
@@ -22,6 +23,11 @@ refused and the difference shown, but a run may be given more steps.
 
   --config.training.steps=500     overrides, as many as you like; a key that the file leaves out may be given too
 
+Started by srun or mpirun as several processes, these train together. Elsewhere each is told so:
+
+  --coordinator=HOST:PORT         where process 0 listens; with Open MPI 5 it must be given too
+  --processes=N --process=I       how many there are, and which one this is, from 0; --processes=1 for a single one
+
 Exit status: 0 done, 2 a mistake in the command or the config, 130 and 143 stopped by Ctrl-C and SIGTERM, with the run
 saved and the command that goes on printed.
 """
@@ -33,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE)
         return 0 if argv else 2
     overrides = [flag.removeprefix("--config.") for flag in argv if flag.startswith("--config.")]
-    config, workdir = _load([flag for flag in argv if not flag.startswith("--config.")])
+    rest = [flag for flag in argv if not flag.startswith("--config.")]
+    # Before the config file is executed, which is the first that may touch a device.
+    config, workdir = _load(_join(rest))
     for override in overrides:
         path, separator, value = override.partition("=")
         if not separator:
@@ -41,6 +49,20 @@ def main(argv: Sequence[str]) -> int:
         assign(config, path.split("."), literal(value), value)
     train(Experiment.from_config(config), workdir, shlex.join(["genjax", "train", *argv]))
     return 0
+
+
+def _join(argv: Sequence[str]) -> list[str]:
+    """Joins the other processes, where there are any; returns the flags that say nothing about them."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("coordinator", None, "where process 0 listens", flag_values=values)
+    flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process", None, "which one this is", lower_bound=0, flag_values=values)
+    try:
+        rest = values(["genjax train", *argv], known_only=True)[1:]
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    distributed.start(values.coordinator, values.processes, values.process)
+    return rest
 
 
 def _load(argv: Sequence[str]) -> tuple[ConfigDict, str]:

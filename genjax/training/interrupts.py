@@ -14,7 +14,7 @@ class Interrupts:
     A signal that comes while a program is compiled is noted when that is done: Python handles signals between its own
     instructions. None gets lost, as a KeyboardInterrupt does where it happens to be raised within a callback that
     the garbage collector calls. Outside the main thread, where Python lets nobody handle signals, it does nothing.
-    Each process notes its own signals: of several processes all must get one, else the others wait for ever.
+    Each process notes its own signals; `genjax.training.distributed` tells the others.
     """
 
     def __init__(self) -> None:

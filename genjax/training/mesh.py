@@ -2,8 +2,12 @@
 
 A batch is split over all devices. With `fsdp = 1` every device holds the whole state; with more, each array of the
 state is split over that many devices along its longest axis that they divide, and XLA gathers it where it is used.
+
+Neighbours along `fsdp` are neighbours in jax's order of devices, which goes through one process after another: with no
+more of them than a machine has, weights travel within machines and only gradients between them.
 """
 
+import collections
 import dataclasses
 from typing import Any
 
@@ -36,9 +40,12 @@ class Mesh:
         """Returns the mesh over the devices of all processes.
 
         Raises:
-            ConfigError: the devices are too few, or cannot be divided so.
+            ConfigError: the devices are too few, or cannot be divided so, or processes have different numbers of them.
         """
         count = jax.device_count()
+        owned = collections.Counter(device.process_index for device in jax.devices())
+        if len(set(owned.values())) > 1:  # each process reads an equal part of the batch
+            raise ConfigError(f"processes must have equally many devices, but have {', '.join(map(str, owned.values()))}")
         data = count // self.fsdp if self.data == -1 else self.data
         if data * self.fsdp != count and (self.data == -1 or data * self.fsdp > count or jax.process_count() > 1):
             raise ConfigError(f"config.mesh: data = {self.data}, fsdp = {self.fsdp} does not fit {count} devices")
@@ -52,7 +59,12 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def state_sharding(mesh: jax.sharding.Mesh, state: Any) -> Any:
-    """Returns how each array of a state lies: a tree of the same structure. Shapes are enough."""
+    """Returns how each array of a state lies: a tree of the same structure. Shapes are enough.
+
+    The rule sees nothing but shapes, so that weights, gradients, averages and the moments that an optimizer keeps of
+    each weight lie alike, and updates need no communication. What has another shape, such as the rows and columns of
+    Adafactor, lies by its own; scalars and random keys are everywhere.
+    """
     parts = mesh.shape["fsdp"]
 
     def rule(leaf: Any) -> NamedSharding:
@@ -77,7 +89,7 @@ def make_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[s
     """Returns what a program compiled for a sharding takes as the batch of all processes.
 
     Args:
-        batch: this process's part of it.
+        batch: this process's part of it: of p processes, the i-th has the i-th of p slices.
         sharding: how it shall lie.
     """
     if jax.process_count() == 1:
