@@ -1,63 +1,105 @@
-"""Checkpoints: the one wrapper round orbax.
+"""Checkpoints: training states in a store, of which the latest and the best stay.
 
-A checkpoint is a folder `<step>` that appears whole or not at all: it is written under another name and renamed. It has
-three parts, so that sampling need not read the optimizer: `params`, `ema` and `rest`.
+A checkpoint has parts, so that sampling need not read the optimizer: `params`, `ema`, `posthoc` and `rest`.
 """
 
+import math
 import os
-import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-from orbax.checkpoint import v1
-
-from genjax.config import ConfigError
+from genjax.config import ConfigError, require
 from genjax.families.base import Params
 from genjax.training.state import TrainState
+from genjax.training.store import Store, agree, leads
 
 DIRECTORY = "checkpoints"  # within a run folder
 
 
 class Checkpoints:
-    """The checkpoints of one run, written in the background. One process a machine may hold it open."""
+    """The checkpoints of one run, written in the background. All processes of a run call its methods together."""
 
-    def __init__(self, directory: str | os.PathLike[str], keep: int = 3) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        keep: int = 3,
+        keep_best: int = 0,
+        best_of: tuple[str, str] | None = None,
+    ) -> None:
         """Opens the folder, creates it where it is missing, and removes what a killed run has left half-written.
 
         Args:
             directory: the folder.
             keep: how many of the latest checkpoints stay.
+            keep_best: how many of the best stay beside them.
+            best_of: the metric that says which are best, and whether "min" or "max" of it; needed with `keep_best`.
+                A checkpoint saved without the metric, or with NaN, is never among them.
         """
-        policies = v1.training.preservation_policies
-        self._orbax = v1.training.Checkpointer(
-            pathlib.Path(directory).resolve(),
-            preservation_policy=policies.LatestN(keep),
-            cleanup_tmp_directories=True,
-        )
+        require(keep >= 1, f"keep = {keep}: must be at least 1")
+        require(keep_best >= 0, f"keep_best = {keep_best}: must be at least 0")
+        require(not keep_best or best_of is not None, f"keep_best = {keep_best}: best_of must name a metric")
+        require(best_of is None or best_of[1] in ("min", "max"), f'best_of = {best_of}: must end in "min" or "max"')
+        self._store = Store(directory)
+        self._keep, self._keep_best, self._best_of = keep, keep_best, best_of
+        self._verified: set[int] = set()
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint, or None where there is none."""
-        return None if self._orbax.latest is None else self._orbax.latest.step
+        step = agree(max(self._store.steps(), default=-1))
+        return None if step < 0 else step
 
-    def save(self, step: int, state: TrainState, metadata: Mapping[str, Any] | None = None) -> bool:
+    def recover(self) -> list[str]:
+        """Makes the newest checkpoint a valid one: those that are damaged are set aside, and none is ever deleted.
+
+        Returns:
+            What was damaged, a line each; none where nothing was. On the first process alone.
+        """
+        lines: list[str] = []
+        steps = sorted(self._store.steps(), reverse=True) if leads() else []
+        for step in steps:
+            fault = self._store.verify(step)
+            if fault is None:
+                self._verified.add(step)
+                break
+            folder = self._store.path(step)
+            aside = self._store.set_aside(step)
+            lines.append(f"{DIRECTORY}/{folder.name} is damaged ({fault}); set aside as {aside.name}")
+        if lines:
+            left = self._store.steps()
+            lines[-1] += (
+                f"; going on from {self._store.path(left[-1]).name}" if left else "; none is left: starting anew"
+            )
+        agree(0)  # the others look at the folder when it is in order
+        return lines
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        metadata: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> bool:
         """Starts to write a checkpoint, and returns when `state` may be donated.
 
-        Waits for the one before where that is still being written, and raises what went wrong with it.
+        Waits for the one before where that is still being written. Once the new one is complete, those that are
+        neither among the latest nor among the best are deleted.
 
         Args:
             step: its name, the number of steps taken.
             state: what is saved.
             metadata: JSON values to be kept with it.
+            metrics: by which the best ones are found.
 
         Returns:
             Whether anything was saved: False where the step has a checkpoint already.
+
+        Raises:
+            DiskFull: there was no space for the checkpoint before this one.
+            Exception: whatever else went wrong with it.
         """
-        if step in [checkpoint.step for checkpoint in self._orbax.checkpoints]:
-            return False
-        # force: when to save is not for orbax's policies to say.
-        self._orbax.save_checkpointables_async(step, _split(state), force=True, custom_metadata=dict(metadata or {}))
-        return True
+        about = {"metadata": dict(metadata or {}), "metrics": dict(metrics or {})}
+        return self._store.save(step, _split(state), about, self._retain)
 
     def restore(self, template: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
         """Reads a checkpoint, bit for bit as it was saved.
@@ -70,29 +112,58 @@ class Checkpoints:
             The state and its metadata.
 
         Raises:
-            ConfigError: there is none, or its structure is another.
+            ConfigError: there is none, it is damaged, or its structure is another.
         """
-        step = _resolve(self._orbax, step)
-        about = self._orbax.checkpointables_metadata(step)
-        wanted = jax.tree.map(_abstract, _split(template))
-        _check_fit({part: about.metadata.get(part, {}) for part in wanted}, wanted, f"{self._orbax.directory}/{step}")
-        parts = self._orbax.load_checkpointables(step, wanted)
-        state = TrainState(params=parts["params"], ema=parts.get("ema", {}), **parts["rest"])
-        return state, dict(about.custom_metadata or {})
+        if step is None:
+            step = self.latest_step()
+        if step is None:
+            raise ConfigError(f"{self._store.directory}: no checkpoint yet")
+        unknown = leads() and step in self._store.steps() and step not in self._verified
+        fault = self._store.verify(step) if unknown else None
+        if agree(fault is not None):
+            raise ConfigError(f"{self._store.path(step)} is damaged ({fault or 'seen by the first process'})")
+        self._verified.add(step)
+        parts = self._store.load(step, _split(template))
+        state = TrainState(**{"ema": {}, **parts.pop("rest"), **parts})
+        return state, self._store.metadata(step)["metadata"]
 
     def wait(self) -> None:
         """Waits until what is being written is on disk, and raises what went wrong."""
-        self._orbax.wait()
+        self._store.wait()
 
     def close(self) -> None:
         """Waits, and lets go of the folder."""
-        self._orbax.close()
+        self._store.close()
+
+    def _retain(self, step: int) -> None:
+        """Deletes what need not stay, once a step is committed."""
+        steps = self._store.steps()
+        stay = {*steps[-self._keep :], *self._best(steps)}
+        for old in set(steps) - stay:
+            self._store.delete(old)
+
+    def _best(self, steps: list[int]) -> list[int]:
+        """The best of them, the later one of two equals."""
+        if self._best_of is None or not self._keep_best:
+            return []
+        name, mode = self._best_of
+        ranks = []
+        for step in steps:
+            try:
+                value = self._store.metadata(step)["metrics"].get(name, math.nan)
+            except ConfigError:  # a damaged manifest: never the best, and no reason to stop
+                continue
+            if not math.isnan(value):
+                ranks.append((value if mode == "max" else -value, step))
+        return [step for _, step in sorted(ranks)[-self._keep_best :]]
 
 
 def restore_params(
     directory: str | os.PathLike[str], step: int | None = None, *, ema: bool = True
 ) -> tuple[dict[str, Params], int]:
     """Reads the weights of a checkpoint and nothing else, onto this process's first device; writes nothing.
+
+    Where the newest checkpoints are damaged, the newest valid one is read, and a line on standard error says so.
 
     Args:
         directory: the folder of the checkpoints.
@@ -103,60 +174,27 @@ def restore_params(
         The weights by role, and the step.
 
     Raises:
-        ConfigError: there is no such checkpoint.
+        ConfigError: there is no such checkpoint, or it is damaged.
     """
-    if not pathlib.Path(directory).is_dir():
-        raise ConfigError(f"{directory}: no checkpoint yet")
-    with v1.training.Checkpointer(pathlib.Path(directory).resolve()) as orbax:
-        step = _resolve(orbax, step)
-        saved = orbax.checkpointables_metadata(step).metadata
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = {
-            part: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), saved[part])
-            for part in ("params", *(("ema",) if ema and "ema" in saved else ()))
-        }
-        parts = orbax.load_checkpointables(step, wanted)
-    return {**parts["params"], **parts.get("ema", {})}, step
+    store = Store(directory, read_only=True)
+    faults: list[str] = []
+    for tried in reversed(store.steps()) if step is None else [step]:
+        fault = store.verify(tried)
+        if fault is None:
+            break
+        faults.append(f"{store.path(tried)} is damaged ({fault})")
+    else:
+        raise ConfigError("; ".join(faults) or f"{directory}: no checkpoint yet")
+    if faults:
+        print(f"{'; '.join(faults)}; using that of step {tried}", file=sys.stderr)
+    shapes = store.shapes(tried)
+    wanted = {part: shapes[part] for part in ("params", *(("ema",) if ema and "ema" in shapes else ()))}
+    parts = store.load(tried, wanted)
+    return {**parts["params"], **parts.get("ema", {})}, tried
 
 
 def _split(state: TrainState) -> dict[str, Any]:
-    """The parts of a checkpoint. Orbax cannot write a part without arrays, so `ema` may be missing."""
+    """The parts of a checkpoint. Orbax cannot write a part without arrays, so averages may be missing."""
     rest = {"step": state.step, "key": state.key, "opt": state.opt, "extra": state.extra}
-    return {"params": state.params, "rest": rest} | ({"ema": state.ema} if state.ema else {})
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
-def _key_data(leaf: Any) -> Any:
-    """What orbax's metadata show of an array: of random keys, their bits."""
-    return jax.eval_shape(jax.random.key_data, leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
-def _check_fit(saved: Any, wanted: Any, where: str) -> None:
-    """Raises ConfigError with the first array that differs; orbax's own message is a page that does not name it."""
-
-    def describe(tree: Any) -> dict[str, str]:
-        leaves = jax.tree_util.tree_flatten_with_path(jax.tree.map(_key_data, tree))[0]
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype} {list(leaf.shape)}"
-            for path, leaf in leaves
-        }
-
-    there, here = describe(saved), describe(wanted)
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise ConfigError(
-                f"{where}: the checkpoint does not fit this config: "
-                f"{name} is {there.get(name, 'missing')}, and {here.get(name, 'not expected')} here"
-            )
-
-
-def _resolve(orbax: v1.training.Checkpointer, step: int | None) -> int:
-    steps = [checkpoint.step for checkpoint in orbax.checkpoints]
-    if not steps:
-        raise ConfigError(f"{orbax.directory}: no checkpoint yet")
-    if step is not None and step not in steps:
-        raise ConfigError(f"{orbax.directory}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    return steps[-1] if step is None else step
+    averages = {"ema": state.ema, "posthoc": state.posthoc}
+    return {"params": state.params, "rest": rest} | {name: tree for name, tree in averages.items() if tree}

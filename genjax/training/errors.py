@@ -17,3 +17,9 @@ class NonFiniteStep(TrainingStopped):
     """A loss or a gradient is infinite or not a number, and the policy says stop."""
 
     exit_code = NON_FINITE
+
+
+class DiskFull(TrainingStopped):
+    """A checkpoint could not be written for want of space; the ones before it are as they were."""
+
+    exit_code = DISK_FULL

@@ -74,7 +74,7 @@ def test_keeps_the_last_few_and_saves_a_step_once(tmp_path):
     assert [saved.save(step, state) for step in (1, 2, 3, 3)] == [True, True, True, False]
     saved.wait()
     assert saved.latest_step() == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003"]
     with pytest.raises(ConfigError, match="no checkpoint of step 1; there are 2, 3"):
         saved.restore(state, 1)
     saved.close()
@@ -85,13 +85,12 @@ def test_a_half_written_checkpoint_is_not_seen(tmp_path):
     saved.save(1, state)
     saved.close()
     # What orbax leaves when it is killed while writing: a folder under its temporary name.
-    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
-    (tmp_path / "2.orbax-checkpoint-tmp" / "params").mkdir()
+    (tmp_path / "00000002.writing.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     again = Checkpoints(tmp_path)
     assert again.latest_step() == 1
     again.save(2, state)
     again.close()
-    assert not (tmp_path / "2.orbax-checkpoint-tmp").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
 def test_another_structure_is_named(tmp_path):
