@@ -45,7 +45,8 @@ class Mesh:
         count = jax.device_count()
         owned = collections.Counter(device.process_index for device in jax.devices())
         if len(set(owned.values())) > 1:  # each process reads an equal part of the batch
-            raise ConfigError(f"processes must have equally many devices, but have {', '.join(map(str, owned.values()))}")
+            counts = ", ".join(map(str, owned.values()))
+            raise ConfigError(f"processes must have equally many devices, but have {counts}")
         data = count // self.fsdp if self.data == -1 else self.data
         if data * self.fsdp != count and (self.data == -1 or data * self.fsdp > count or jax.process_count() > 1):
             raise ConfigError(f"config.mesh: data = {self.data}, fsdp = {self.fsdp} does not fit {count} devices")
