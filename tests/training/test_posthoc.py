@@ -1,0 +1,167 @@
+"""Averages made of snapshots, against the recursion run with the width itself."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax.config import ConfigError
+from genjax.training import posthoc
+from genjax.training.ema import EMA, PostHoc, gamma
+from genjax.training.posthoc import MAX_RESIDUAL, Snapshots, open_snapshots
+from genjax.training.state import TrainState
+from genjax.training.store import Store
+
+STEPS = 512
+# Weights as training moves them, fast at first, with noise: what 64 numbers are in each of the steps.
+PATH = np.cumsum(np.random.default_rng(0).normal(size=(STEPS, 64)) / np.sqrt(1 + np.arange(STEPS))[:, None], 0)
+CRITIC = jnp.arange(3.0)
+
+
+def recursion(width, steps=STEPS):
+    """The average by its definition, in float64."""
+    average = np.zeros(64)
+    for t in range(1, steps + 1):
+        beta = (1 - 1 / t) ** (gamma(width) + 1)
+        average = beta * average + (1 - beta) * PATH[t - 1]
+    return average
+
+
+def states(rule):
+    """The states of a run whose weights are the path."""
+    update = jax.jit(rule.update_posthoc)
+    state = TrainState(step=jnp.int32(0), key=jax.random.key(0), params={}, opt={}, ema={}, extra={})
+    state = state.replace(posthoc=rule.init_posthoc({"network": {"w": jnp.zeros(64)}}))
+    for n, values in enumerate(jnp.asarray(PATH, jnp.float32)):
+        params = {"network": {"w": values}, "critic": CRITIC}
+        state = state.replace(params=params, posthoc=update(state.posthoc, params, jnp.int32(n)))
+        yield n + 1, state
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with 16 snapshots, and the last state."""
+    folder = tmp_path_factory.mktemp("run")
+    rule = EMA(decay={"network": 0.9}, posthoc=PostHoc(snapshot_every=STEPS // 16))
+    store = Store(folder / posthoc.DIRECTORY)
+    for step, state in states(rule):
+        if rule.posthoc.due(step, STEPS):
+            posthoc.save(store, step, state)
+    store.wait()
+    store.close()
+    return folder, state
+
+
+def subset(snapshots, count):
+    """The same run with fewer snapshots, evenly spaced."""
+    return Snapshots(snapshots.store, snapshots.steps[16 // count - 1 :: 16 // count], snapshots.widths)
+
+
+def test_a_tracked_width_is_exact(run):
+    folder, state = run
+    for width in (0.05, 0.1):
+        made = open_snapshots(folder).reconstruct(width)
+        np.testing.assert_array_equal(made.params["network"]["w"], state.posthoc[f"{width:g}"]["network"]["w"])
+        np.testing.assert_allclose(made.params["network"]["w"], recursion(width), rtol=1e-4, atol=1e-5)
+        assert (made.step, made.residual) == (STEPS, 0)
+        np.testing.assert_array_equal(made.params["critic"], CRITIC)  # it has no average
+
+
+def test_other_widths_are_the_recursion_to_within_the_residual(run):
+    """The error is a share of how far the average lies from the last weights, which is what averaging is for."""
+    snapshots = open_snapshots(run[0])
+    for width, residual in [(0.03, 0.05), (0.07, 0.005), (0.12, 0.005), (0.15, 0.01), (0.2, 0.03)]:
+        made = snapshots.reconstruct(width)
+        expected = recursion(width)
+        error = np.linalg.norm(made.params["network"]["w"] - expected) / np.linalg.norm(expected - PATH[-1])
+        assert error < made.residual < residual
+        assert made.params["network"]["w"].dtype == jnp.float32
+
+
+def test_it_gets_better_with_more_snapshots(run):
+    snapshots, expected = open_snapshots(run[0]), recursion(0.12)
+    few = [subset(snapshots, count) for count in (4, 8, 16)]
+    errors = [np.linalg.norm(some.reconstruct(0.12).params["network"]["w"] - expected) for some in few]
+    residuals = [some.residual(0.12) for some in few]
+    for values in (errors, residuals):
+        assert values[0] > 2 * values[1] > 4 * values[2] > 0
+
+
+def test_averages_of_an_earlier_step(run):
+    made = open_snapshots(run[0], STEPS // 2).reconstruct(0.12)
+    expected = recursion(0.12, STEPS // 2)
+    error = np.linalg.norm(made.params["network"]["w"] - expected) / np.linalg.norm(expected - PATH[STEPS // 2 - 1])
+    assert made.step == STEPS // 2 and error < made.residual < MAX_RESIDUAL
+
+
+def test_the_weights_are_the_least_squares_of_the_profiles(run):
+    """The same problem by numpy's solver, on profiles tabulated over time, with the sum held at 1 by elimination."""
+    snapshots = subset(open_snapshots(run[0]), 4)
+    weights, residuals = snapshots._solve([0.12])
+    t = (np.arange(100_000) + 0.5) / 100_000
+
+    def profile(end, width):
+        return np.where(t <= end, (gamma(width) + 1) * t ** gamma(width) / end ** (gamma(width) + 1), 0)
+
+    columns = np.stack([profile(step / STEPS, width) for step in snapshots.steps for width in (0.05, 0.1)], 1)
+    goal = profile(1, 0.12)
+    free = np.linalg.lstsq(columns[:, 1:] - columns[:, :1], goal - columns[:, 0], rcond=None)[0]
+    found = np.concatenate([[1 - free.sum()], free])
+    np.testing.assert_allclose(weights.ravel(), found, rtol=1e-3, atol=1e-4)
+    assert residuals[0] == pytest.approx(np.linalg.norm(columns @ found - goal) / np.linalg.norm(goal), rel=1e-3)
+
+
+def test_a_width_out_of_reach_is_refused_with_the_nearest_in_reach(run):
+    few = subset(open_snapshots(run[0]), 8)
+    with pytest.raises(
+        ConfigError, match=r"width 0.01: 8 snapshots up to step 512 give its .* within 5\d% only"
+    ) as error:
+        few.reconstruct(0.01)
+    nearest = float(str(error.value).split()[-1])
+    assert few.residual(nearest) <= MAX_RESIDUAL < few.residual(nearest - 0.002)
+    few.reconstruct(nearest)
+    with pytest.raises(ConfigError, match="width: 0.4 is no width"):
+        few.reconstruct(0.4)
+
+
+def test_what_is_not_there_is_named(run, tmp_path):
+    with pytest.raises(ConfigError, match="no snapshot of step 100; there are 32, 64"):
+        open_snapshots(run[0], 100)
+    with pytest.raises(ConfigError, match="has no snapshots; .* ema.posthoc"):
+        open_snapshots(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def flip_a_bit(folder):
+    path = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
+    rule = EMA(posthoc=PostHoc(snapshot_every=128))
+    history = {step: state for step, state in states(rule) if rule.posthoc.due(step, STEPS)}
+
+    def save(steps):
+        store = Store(tmp_path / posthoc.DIRECTORY)
+        for step in steps:
+            posthoc.save(store, step, history[step])
+        store.close()
+        return {path: path.stat().st_mtime_ns for path in pathlib.Path(store.directory).iterdir()}
+
+    written = save(history)
+    assert save(history) == written  # what a resumed run comes by again is not written again
+    expected = open_snapshots(tmp_path).reconstruct(0.08)
+    flip_a_bit(tmp_path / "snapshots" / "00000256")
+    lines = []
+    rest = open_snapshots(tmp_path, say=lines.append)
+    assert rest.steps == (128, 384, 512) and len(lines) == 1 and "step 256 is damaged and left out" in lines[0]
+    assert rest.reconstruct(0.08).residual > expected.residual
+    with pytest.raises(ConfigError, match="step 256 is damaged: "):
+        open_snapshots(tmp_path, 256)
+    save(history)
+    again = open_snapshots(tmp_path).reconstruct(0.08)
+    np.testing.assert_array_equal(again.params["network"]["w"], expected.params["network"]["w"])
