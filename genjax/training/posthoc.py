@@ -17,7 +17,7 @@ import numpy as np
 
 from genjax.config import ConfigError
 from genjax.families.base import Params
-from genjax.training.ema import WIDEST, gamma, label, require_width
+from genjax.training.ema import WIDEST, PostHoc, gamma, label, require_width
 from genjax.training.state import TrainState
 from genjax.training.store import Store, leads
 
@@ -25,26 +25,62 @@ DIRECTORY = "snapshots"  # within a run folder
 MAX_RESIDUAL = 0.05  # of a profile that is taken for the one wanted, see `Snapshots.residual`
 
 
-def save(store: Store, step: int, state: TrainState) -> None:
-    """Starts to write a snapshot, and returns when `state` may be donated; waits for the one before.
+class SnapshotWriter:
+    """Writes the snapshots of a run while it trains, in the background; nothing for a run that has none.
 
-    The same run gives the same snapshot, so one that is there already, from before a break, stays; a damaged one is
-    set aside and written anew. To be called by all processes.
-
-    Args:
-        store: the run's snapshots.
-        step: the number of steps taken.
-        state: whose averages are saved, and the weights of the roles that have none.
-
-    Raises:
-        DiskFull: there was no space for the snapshot before this one.
+    A run that is killed at any moment and resumed has those of one that was not: whatever a checkpoint is newer than is
+    committed before it (`settle`), and the checkpoint's own step is caught up on (`after` of the step resumed from).
+    All methods are to be called by all processes.
     """
-    if leads() and step in store.steps() and store.verify(step) is not None:
-        store.set_aside(step)
-    averaged = {role for roles in state.posthoc.values() for role in roles}
-    plain = {role: tree for role, tree in state.params.items() if role not in averaged}
-    parts = {"posthoc": state.posthoc} | ({"params": plain} if plain else {})  # a store takes no part without an array
-    store.save(step, parts, {"widths": [float(width) for width in state.posthoc]})
+
+    def __init__(self, workdir: str | os.PathLike[str], rule: PostHoc | None, steps: int) -> None:
+        """Opens the folder.
+
+        Args:
+            workdir: the run folder.
+            rule: when snapshots fall due; None for a run without them.
+            steps: training steps of the whole run.
+        """
+        self._rule, self._steps = rule, steps
+        self._store = None if rule is None else Store(pathlib.Path(workdir) / DIRECTORY)
+        self._newest = 0
+
+    def after(self, step: int, state: TrainState) -> None:
+        """Starts to write a snapshot where one falls due, and returns when `state` may be donated.
+
+        Waits for the one before. The same run gives the same snapshots, so one that is there already, from before a
+        break, stays; a damaged one is set aside and written anew.
+
+        Args:
+            step: the number of steps taken.
+            state: whose averages are saved, and the weights of the roles that have none.
+
+        Raises:
+            DiskFull: there was no space for the snapshot before this one.
+        """
+        if self._store is None or self._rule is None or not self._rule.due(step, self._steps):
+            return
+        if leads() and step in self._store.steps() and self._store.verify(step) is not None:
+            self._store.set_aside(step)
+        averaged = {role for roles in state.posthoc.values() for role in roles}
+        plain = {role: tree for role, tree in state.params.items() if role not in averaged}
+        parts = {"posthoc": state.posthoc} | ({"params": plain} if plain else {})  # none may be without an array
+        self._store.save(step, parts, {"widths": [float(width) for width in state.posthoc]})
+        self._newest = step
+
+    def settle(self, step: int) -> None:
+        """Waits until all snapshots before `step` are committed; to be called before a checkpoint of it is begun.
+
+        Raises:
+            DiskFull: there was no space for the newest.
+        """
+        if self._store is not None and self._newest < step:
+            self._store.wait()
+
+    def close(self) -> None:
+        """Waits for what is being written, and raises what went wrong with it."""
+        if self._store is not None:
+            self._store.close()
 
 
 class Reconstruction(NamedTuple):

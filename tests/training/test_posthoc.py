@@ -1,18 +1,14 @@
 """Averages made of snapshots, against the recursion run with the width itself."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax.config import ConfigError
-from genjax.training import posthoc
 from genjax.training.ema import EMA, PostHoc, gamma
-from genjax.training.posthoc import MAX_RESIDUAL, Snapshots, open_snapshots
+from genjax.training.posthoc import MAX_RESIDUAL, Snapshots, SnapshotWriter, open_snapshots
 from genjax.training.state import TrainState
-from genjax.training.store import Store
 
 STEPS = 512
 # Weights as training moves them, fast at first, with noise: what 64 numbers are in each of the steps.
@@ -45,12 +41,10 @@ def run(tmp_path_factory):
     """A run folder with 16 snapshots, and the last state."""
     folder = tmp_path_factory.mktemp("run")
     rule = EMA(decay={"network": 0.9}, posthoc=PostHoc(snapshot_every=STEPS // 16))
-    store = Store(folder / posthoc.DIRECTORY)
+    writer = SnapshotWriter(folder, rule.posthoc, STEPS)
     for step, state in states(rule):
-        if rule.posthoc.due(step, STEPS):
-            posthoc.save(store, step, state)
-    store.wait()
-    store.close()
+        writer.after(step, state)
+    writer.close()
     return folder, state
 
 
@@ -143,17 +137,17 @@ def flip_a_bit(folder):
 
 def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
     rule = EMA(posthoc=PostHoc(snapshot_every=128))
-    history = {step: state for step, state in states(rule) if rule.posthoc.due(step, STEPS)}
+    history = list(states(rule))
 
-    def save(steps):
-        store = Store(tmp_path / posthoc.DIRECTORY)
-        for step in steps:
-            posthoc.save(store, step, history[step])
-        store.close()
-        return {path: path.stat().st_mtime_ns for path in pathlib.Path(store.directory).iterdir()}
+    def save():
+        writer = SnapshotWriter(tmp_path, rule.posthoc, STEPS)
+        for step, state in history:
+            writer.after(step, state)
+        writer.close()
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "snapshots").iterdir()}
 
-    written = save(history)
-    assert save(history) == written  # what a resumed run comes by again is not written again
+    written = save()
+    assert save() == written  # what a resumed run comes by again is not written again
     expected = open_snapshots(tmp_path).reconstruct(0.08)
     flip_a_bit(tmp_path / "snapshots" / "00000256")
     lines = []
@@ -162,6 +156,26 @@ def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
     assert rest.reconstruct(0.08).residual > expected.residual
     with pytest.raises(ConfigError, match="step 256 is damaged: "):
         open_snapshots(tmp_path, 256)
-    save(history)
+    save()
     again = open_snapshots(tmp_path).reconstruct(0.08)
     np.testing.assert_array_equal(again.params["network"]["w"], expected.params["network"]["w"])
+
+
+def test_a_checkpoint_finds_the_snapshots_before_it_committed(tmp_path):
+    rule = EMA(posthoc=PostHoc(snapshot_every=2))
+    history = dict(zip(range(4), states(rule), strict=False))
+    writer = SnapshotWriter(tmp_path, rule.posthoc, STEPS)
+    for step, state in history.values():
+        writer.settle(step)
+        writer.after(step, state)
+        assert set(range(2, step, 2)) <= {int(path.name[:8]) for path in (tmp_path / "snapshots").glob("*[0-9]")}
+    writer.close()
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == ["00000002", "00000004"]
+
+
+def test_a_run_without_posthoc_has_no_snapshots(tmp_path):
+    writer = SnapshotWriter(tmp_path, None, 1)
+    writer.after(1, None)
+    writer.settle(1)
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
