@@ -104,11 +104,11 @@ class Diffusion:
         return jnp.zeros((n, *self.image_shape)), jnp.zeros((n,)), cond
 
     def _apply(self, params: Params, x: Array, label: Array, cond: Any) -> Array:
-        return self.network.apply({"params": params}, x, label, cond, train=False)
+        return self.network.apply({"params": params}, x, label, cond)
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters of the role "model"."""
-        return {MODEL: self.network.init(key, *self._example(1), train=False)["params"]}, {}
+        return {MODEL: self.network.init(key, *self._example(1))["params"]}, {}
 
     def phases(self) -> tuple[Phase, ...]:
         """Returns the one phase, which trains the role "model"."""
@@ -144,11 +144,12 @@ class Diffusion:
         if cond is not None:
             drop = jax.vmap(lambda key: jax.random.bernoulli(key, self.condition_dropout))(keys_condition.each)
             cond = jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))
-        how = {"train": True, "rngs": {"dropout": keys_dropout.shared}}
-        weighted, plain = self._losses(params, batch, keys_loss, cond, **how)
+        weighted, plain = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
         return weighted.mean(), Aux({"mse": plain.mean()})
 
-    def _losses(self, params: Params, batch: Batch, keys: Keys, cond: Any, **how: Any) -> tuple[Array, Array]:
+    def _losses(
+        self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None
+    ) -> tuple[Array, Array]:
         """The weighted and the plain square error of the output, averaged over pixels, each [B]."""
         keys_t, keys_eps = keys.split(2)
         x_0 = batch["image"]
@@ -156,6 +157,6 @@ class Diffusion:
         eps = normal_like(keys_eps.each, x_0)
         x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
-        output = self.network.apply({"params": params}, x_in, label, cond, **({"train": False} | how))
+        output = self.network.apply({"params": params}, x_in, label, cond, dropout=dropout)
         error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))
         return self.weighting(t, self.process, self.parameterization) * error, error

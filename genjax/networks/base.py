@@ -24,10 +24,11 @@ class Network(Protocol):
     """The contract of a network. Linen modules, hashable, with parameters in float32.
 
     `init(key, x, noise_label, cond)["params"]` gives the parameters, and
-    `apply({"params": params}, x, noise_label, cond, train=False, rngs={"dropout": key})` the output
-    [B, H, W, C] float32. `x` is [B, H, W, C] float32; `noise_label` [B] float32 is what the parameterization gives;
-    `cond` is `{"label": [B] int32}` or None; where its entry "perturbed_attention" names a layer that the network has
-    not, it raises ValueError. `rngs` is needed where `train` is true and the network has dropout.
+    `apply({"params": params}, x, noise_label, cond, dropout=None)` the output [B, H, W, C] float32.
+    `x` is [B, H, W, C] float32; `noise_label` [B] float32 is what the parameterization gives; `cond` is
+    `{"label": [B] int32}` or None; where its entry "perturbed_attention" names a layer that the network has not, it
+    raises ValueError. `dropout` is one key an example [B], so that an example meets the same dropout in any batch; None
+    is for no dropout.
     """
 
     def check(self, image_shape: ImageShape) -> None:

@@ -22,6 +22,7 @@ from genjax.networks.base import (
     require_one_of,
     split_perturbed,
 )
+from genjax.networks.dropout import Dropout
 from genjax.registry import register
 
 PEEBLES = bibtex("""
@@ -106,7 +107,7 @@ class DiT(nn.Module):
         attention.resolve(self.attention, self.hidden // self.heads, self.dtype)
 
     @nn.compact
-    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, dropout: Array | None = None) -> Array:
         """Evaluates the network.
 
         Args:
@@ -114,7 +115,7 @@ class DiT(nn.Module):
             noise_label: [B] float32.
             cond: `{"label": [B] int32}` with -1 for the null class; None is null for all.
                 "perturbed_attention" in it is `{block: [B] bool}`, such as "block_3".
-            train: whether there is dropout; needs the random stream "dropout" then.
+            dropout: one key an example [B], or None for no dropout.
 
         Returns:
             [B, H, W, C or out_channels] float32.
@@ -143,7 +144,7 @@ class DiT(nn.Module):
         for i in range(self.depth):
             name = f"block_{i}"
             block = Block(self.hidden, self.heads, self.dropout, self.attention, self.dtype, name=name)
-            h = block(h, emb, train, perturbed.get(name))
+            h = block(h, emb, dropout, perturbed.get(name))
 
         modulation = nn.Dense(2 * self.hidden, kernel_init=_ZEROS, dtype=self.dtype, name="out_modulation")(emb)
         shift, scale = jnp.split(modulation[:, None, :].astype(jnp.float32), 2, axis=-1)
@@ -169,13 +170,12 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array, train: bool, perturbed: Array | None = None) -> Array:
+    def __call__(self, x: Array, emb: Array, dropout: Array | None = None, perturbed: Array | None = None) -> Array:
         """Maps the tokens [B, T, hidden] and the conditioning [B, hidden] to [B, T, hidden].
 
-        The attention map of the samples that are `perturbed` [B] is the identity.
+        `dropout` are keys [B] or None. The attention map of the samples that are `perturbed` [B] is the identity.
         """
         dense = functools.partial(nn.Dense, kernel_init=_XAVIER, dtype=self.dtype)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
         batch, tokens, _ = x.shape
 
         modulation = nn.Dense(6 * self.hidden, kernel_init=_ZEROS, dtype=self.dtype, name="modulation")(emb)
@@ -186,12 +186,13 @@ class Block(nn.Module):
         h = normalize(x) * (1 + scales[:, 0]) + shifts[:, 0]
         qkv = dense(3 * self.hidden, name="qkv")(h).reshape(batch, tokens, 3, self.heads, -1)
         h = attention.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], self.implementation, perturbed)
-        h = drop(dense(self.hidden, name="out")(h.reshape(batch, tokens, self.hidden)))
+        h = dense(self.hidden, name="out")(h.reshape(batch, tokens, self.hidden))
+        h = Dropout(self.dropout, name="dropout_0")(h, dropout)
         x += (gates[:, 0] * h).astype(x.dtype)
 
         h = normalize(x) * (1 + scales[:, 1]) + shifts[:, 1]
         h = nn.gelu(dense(4 * self.hidden, name="mlp_0")(h), approximate=True)
-        h = drop(dense(self.hidden, name="mlp_1")(h))
+        h = Dropout(self.dropout, name="dropout_1")(dense(self.hidden, name="mlp_1")(h), dropout)
         return x + (gates[:, 1] * h).astype(x.dtype)
 
 

@@ -16,6 +16,7 @@ from genjax.networks.base import (
     require_one_of,
     split_perturbed,
 )
+from genjax.networks.dropout import Dropout
 from genjax.registry import register
 
 
@@ -56,14 +57,14 @@ class MLP(nn.Module):
         check_image_shape(image_shape)
 
     @nn.compact
-    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, dropout: Array | None = None) -> Array:
         """Evaluates the network.
 
         Args:
             x: [B, H, W, C] float32.
             noise_label: [B] float32.
             cond: `{"label": [B] int32}` with -1 for the null class; None is null for all.
-            train: whether there is dropout; needs the random stream "dropout" then.
+            dropout: one key an example [B], or None for no dropout.
 
         Returns:
             [B, H, W, C or out_channels] float32.
@@ -84,7 +85,7 @@ class MLP(nn.Module):
             r = nn.Dense(self.hidden, dtype=self.dtype, name=f"conditioning_{i}")(emb) + nn.Dense(
                 self.hidden, dtype=self.dtype, name=f"dense_{i}_0"
             )(r)
-            r = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(r))
+            r = Dropout(self.dropout, name=f"dropout_{i}")(nn.silu(r), dropout)
             h += nn.Dense(self.hidden, dtype=self.dtype, name=f"dense_{i}_1")(r)
 
         shape = (height, width, self.out_channels or channels)

@@ -22,6 +22,7 @@ from genjax.networks.base import (
     require_one_of,
     split_perturbed,
 )
+from genjax.networks.dropout import Dropout
 from genjax.registry import register
 
 DHARIWAL = bibtex("""
@@ -185,7 +186,7 @@ class UNet(nn.Module):
         return [*down, "middle_attention", *up]
 
     @nn.compact
-    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, train: bool = False) -> Array:
+    def __call__(self, x: Array, noise_label: Array, cond: Condition = None, dropout: Array | None = None) -> Array:
         """Evaluates the network.
 
         Args:
@@ -193,7 +194,7 @@ class UNet(nn.Module):
             noise_label: [B] float32.
             cond: `{"label": [B] int32}` with -1 for the null class; None is null for all.
                 "perturbed_attention" in it is `{layer: [B] bool}`, see `attention_layers`.
-            train: whether there is dropout; needs the random stream "dropout" then.
+            dropout: one key an example [B], or None for no dropout.
 
         Returns:
             [B, H, W, C or out_channels] float32.
@@ -236,30 +237,30 @@ class UNet(nn.Module):
         skips = [h]
         for level, width in enumerate(widths):
             for i in range(self.blocks_per_level):
-                h = block(width, name=f"down_{level}_block_{i}")(h, emb, train)
+                h = block(width, name=f"down_{level}_block_{i}")(h, emb, dropout)
                 if h.shape[1] in self.attention_resolutions:
                     h = attend(f"down_{level}_attention_{i}", h)
                 skips.append(h)
             if level < last:
                 if self.resampling == "residual":
-                    h = block(width, resample="down", name=f"down_{level}_resample")(h, emb, train)
+                    h = block(width, resample="down", name=f"down_{level}_resample")(h, emb, dropout)
                 else:
                     h = conv(width, strides=(2, 2), name=f"down_{level}_resample")(h)
                 skips.append(h)
 
-        h = block(widths[-1], name="middle_block_0")(h, emb, train)
+        h = block(widths[-1], name="middle_block_0")(h, emb, dropout)
         h = attend("middle_attention", h)
-        h = block(widths[-1], name="middle_block_1")(h, emb, train)
+        h = block(widths[-1], name="middle_block_1")(h, emb, dropout)
 
         for level, width in reversed(list(enumerate(widths))):
             for i in range(self.blocks_per_level + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(width, name=f"up_{level}_block_{i}")(h, emb, train)
+                h = block(width, name=f"up_{level}_block_{i}")(h, emb, dropout)
                 if h.shape[1] in self.attention_resolutions:
                     h = attend(f"up_{level}_attention_{i}", h)
             if level > 0:
                 if self.resampling == "residual":
-                    h = block(width, resample="up", name=f"up_{level}_resample")(h, emb, train)
+                    h = block(width, resample="up", name=f"up_{level}_resample")(h, emb, dropout)
                 else:
                     h = conv(width, name=f"up_{level}_resample")(upsample(h))
 
@@ -284,8 +285,8 @@ class ResidualBlock(nn.Module):
     resample: str | None = None
 
     @nn.compact
-    def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-        """Maps [B, H, W, C] and the conditioning [B, E] to [B, H', W', width] in `dtype`."""
+    def __call__(self, x: Array, emb: Array, dropout: Array | None = None) -> Array:
+        """Maps [B, H, W, C] and the conditioning [B, E] to [B, H', W', width] in `dtype`; `dropout` as in `UNet`."""
         conv = functools.partial(nn.Conv, self.width, (3, 3), dtype=self.dtype)
         change = {None: lambda a: a, "down": downsample, "up": upsample}[self.resample]
 
@@ -299,7 +300,7 @@ class ResidualBlock(nn.Module):
             h = normalize(h, name="norm_1") * (1 + scale) + shift
         else:
             h = normalize(h + shift, name="norm_1")
-        h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
+        h = Dropout(self.dropout, name="dropout")(nn.silu(h), dropout)
         h = conv(kernel_init=_ZEROS, name="conv_1")(h)
         if x.shape[-1] != self.width:
             x = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="skip")(x)

@@ -31,10 +31,10 @@ class Function:
     def check(self, image_shape):
         pass
 
-    def init(self, key, x, label, cond, train):
+    def init(self, key, x, label, cond):
         return {"params": {"w": jnp.ones(())}}
 
-    def apply(self, variables, x, label, cond, train, rngs=None):
+    def apply(self, variables, x, label, cond, dropout=None):
         return self.function(variables["params"]["w"], x, label, cond)
 
 

@@ -37,10 +37,9 @@ def params(name):
     return tree.unflatten([jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves])
 
 
-@functools.partial(jit, static_argnames=("network", "train"))
-def apply(network, params, x, noise_label, cond=None, *, train=False, key=None):
-    rngs = None if key is None else {"dropout": key}
-    return network.apply({"params": params}, x, noise_label, cond, train=train, rngs=rngs)
+@functools.partial(jit, static_argnames="network")
+def apply(network, params, x, noise_label, cond=None, dropout=None):
+    return network.apply({"params": params}, x, noise_label, cond, dropout=dropout)
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +185,17 @@ def test_perturbed_attention_of_a_layer_that_is_not_there_is_refused(name, input
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dropout_is_for_training_only(name, inputs, key):
+def test_dropout_is_of_the_example_and_its_key_alone(name, inputs, key):
     network, weights = build(name), params(name)
-    plain = apply(network, weights, *inputs, CLASSES)  # without a random stream: dropout would raise
-    one = apply(network, weights, *inputs, CLASSES, train=True, key=key)
-    two = apply(network, weights, *inputs, CLASSES, train=True, key=jax.random.fold_in(key, 1))
-    for a, b in ((one, plain), (one, two)):
+    x, noise_label = (jnp.stack([leaf[0]] * BATCH) for leaf in inputs)
+    keys = jax.random.split(key, BATCH)
+    plain = apply(network, weights, x, noise_label)
+    out = apply(network, weights, x, noise_label, dropout=keys)
+    np.testing.assert_array_equal(plain[0], plain[1])
+    for a, b in ((out, plain), (out[:-1], out[1:])):  # the examples differ by their keys alone
         assert float(jnp.abs(a - b).max(axis=(1, 2, 3)).min()) > 1e-3
+    turned = apply(network, weights, x, noise_label, dropout=keys[::-1])
+    np.testing.assert_allclose(turned[::-1], out, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

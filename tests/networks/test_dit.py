@@ -21,7 +21,7 @@ def test_size_and_explicit_fields():
 def test_a_block_starts_as_the_identity(key):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 16)), jnp.float32)
     block = Block(hidden=16, heads=2, dropout=0.0, implementation="xla", dtype="float32")
-    np.testing.assert_array_equal(block.init_with_output(key, x, jnp.ones((2, 16)), False)[0], x)
+    np.testing.assert_array_equal(block.init_with_output(key, x, jnp.ones((2, 16)))[0], x)
 
 
 def test_at_the_start_a_patch_sees_itself_alone(key):

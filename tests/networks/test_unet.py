@@ -28,18 +28,18 @@ def start(module, *args, key):
 @pytest.mark.parametrize("scale_shift", [True, False])
 @pytest.mark.parametrize("rescale", [True, False])
 def test_residual_block_starts_as_its_skip(x, key, scale_shift, rescale):
-    out = start(block(scale_shift=scale_shift, skip_rescale=rescale), x, jnp.ones((2, 5)), False, key=key)
+    out = start(block(scale_shift=scale_shift, skip_rescale=rescale), x, jnp.ones((2, 5)), key=key)
     np.testing.assert_allclose(out, x * (0.5**0.5 if rescale else 1), rtol=1e-6)
 
 
 def test_residual_block_halves_by_averages(x, key):
-    out = start(block(resample="down"), x, jnp.ones((2, 5)), False, key=key)
+    out = start(block(resample="down"), x, jnp.ones((2, 5)), key=key)
     expected = (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_residual_block_doubles_by_repetition(x, key):
-    out = start(block(resample="up"), x, jnp.ones((2, 5)), False, key=key)
+    out = start(block(resample="up"), x, jnp.ones((2, 5)), key=key)
     np.testing.assert_array_equal(out, np.repeat(np.repeat(x, 2, axis=1), 2, axis=2))
 
 
