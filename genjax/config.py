@@ -120,8 +120,12 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str, ca
         raise ConfigError(f"{path}: {error}") from error
 
 
-def describe(component: Any) -> dict[str, Any]:
-    """Returns the config of a built component, defaults and the components within included: the inverse of `build`.
+def describe(component: Any, defaults: bool = True) -> dict[str, Any]:
+    """Returns the config of a built component and of the components within: the inverse of `build`.
+
+    Args:
+        component: what `build` returned.
+        defaults: whether choices that are the default's are in it too, so that it means the same after these change.
 
     Raises:
         ValueError: nothing of the kind is registered.
@@ -130,18 +134,51 @@ def describe(component: Any) -> dict[str, Any]:
     entry = next((e for kind in registry.KINDS for e in registry.entries(kind).values() if e.build is target), None)
     if entry is None:
         raise ValueError(f"{component!r} is no registered component")
-    if dataclasses.is_dataclass(component):
-        values = {f.name: getattr(component, f.name) for f in dataclasses.fields(component)}
-    else:
-        parameters = inspect.signature(component).parameters
-        values = {
-            key: parameter.default
-            for key, parameter in parameters.items()
-            if parameter.default is not inspect.Parameter.empty and key not in registry.CALLED_WITH.get(entry.kind, ())
-        }
+    return {"name": entry.name, **_options(component, target, registry.CALLED_WITH.get(entry.kind, ()), defaults)}
+
+
+def settings(built: Any, defaults: bool = True) -> dict[str, Any]:
+    """Returns the config section that a dataclass was made of by `construct`, as `describe` does of a component."""
+    return _options(built, type(built), (), defaults)
+
+
+def _options(built: Any, target: Any, called_with: Collection[str], defaults: bool) -> dict[str, Any]:
     about = _metadata(target)
-    held = [key for key, value in values.items() if "kind" in about.get(key, {}) and value is not None]
-    return {"name": entry.name, **values, **{key: describe(values[key]) for key in held}}
+    options = {}
+    for key, parameter in inspect.signature(target).parameters.items():
+        if key in called_with or not _is_settable(parameter, about.get(key)):
+            continue
+        usual, held = parameter.default, dataclasses.is_dataclass(built)
+        value = getattr(built, key) if held else getattr(built, "keywords", {}).get(key, usual)
+        # Where a default is an object, such as a dtype, no config can hold it, nor need one.
+        if value is parameter.empty or (value is usual and not isinstance(_told(value, about.get(key), True), _PLAIN)):
+            continue
+        told = _told(value, about.get(key), defaults)
+        if defaults or usual is parameter.empty or told != _told(usual, about.get(key), defaults):
+            options[key] = told
+    return options
+
+
+_PLAIN = (types.NoneType, bool, int, float, str, tuple, list, Mapping)
+
+
+def _told(value: Any, metadata: Mapping[str, Any] | None, defaults: bool) -> Any:
+    """What a config says for the value of an option."""
+    if value is not None and "kind" in (metadata or {}):
+        return describe(value, defaults)
+    if value is not None and "section" in (metadata or {}):
+        return settings(value, defaults)
+    return value
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text whose control and formatting characters, which could drive a terminal, are written as escapes.
+
+    Args:
+        text: the text, of whatever origin; may hold the surrogates that stand for undecodable bytes of file names.
+        keep: characters that stay as they are.
+    """
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,11 +1,13 @@
 """From configs to components and back, and what mistakes are called."""
 
 import dataclasses
+import inspect
+import json
 
 import pytest
 
 from genjax import registry
-from genjax.config import ConfigError, build, construct, describe, section
+from genjax.config import ConfigError, build, construct, describe, printable, section, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +76,30 @@ def test_components(kind, spec, words):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["solver", "process", "times", "guidance", "weighting", "time_sampler"])
+@pytest.mark.parametrize("kind", registry.KINDS)
 def test_describe_is_the_inverse_of_build(kind):
-    options = {"interval": {"t_min": 0.1, "t_max": 0.9}}
-    for name in registry.entries(kind).keys() - {"classifier", "autoguidance"}:  # they need what no config can hold
+    rates = dict(init_value=0.1, peak_value=0.2, end_value=0.05, decay_steps=9, transition_steps=9, warmup_steps=2)
+    rates |= dict(value=0.1, decay_rate=0.5, power=1.0)
+    options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}}
+    for name in ("diffusion", "flow_matching"):
+        options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
+    for name, entry in registry.entries(kind).items():
+        if name in ("classifier", "autoguidance"):  # they need what no config can hold
+            continue
+        if kind == "schedule":
+            known = inspect.signature(entry.build).parameters.values()
+            options[name] = {p.name: rates[p.name] for p in known if p.default is p.empty}
         spec = describe(build(kind, {"name": name, **options.get(name, {})}))
         assert spec["name"] == name
+        json.dumps(spec)  # infinite defaults included, as Python's json writes them
+        json.dumps(spec)  # infinite defaults included, as Python's json writes them
         assert describe(build(kind, spec)) == spec
+        short = describe(build(kind, spec), defaults=False)
+        assert short.items() <= spec.items() or kind == "family"
+        assert describe(build(kind, short)) == spec
+
+
+def test_described_choices():
     assert describe(build("solver", {"name": "ddim", "eta": 0.5})) == {"name": "ddim", "eta": 0.5}
     assert describe(build("times", {"name": "karras", "rho": 5.0})) == {
         "name": "karras",
@@ -88,5 +107,19 @@ def test_describe_is_the_inverse_of_build(kind):
         "t_max": None,
         "t_min": None,
     }
+    assert describe(build("solver", {"name": "ddim"}), defaults=False) == {"name": "ddim"}
+    built = construct(Outer, {"count": 1, "inner": {"rate": 0.5}}, "config")
+    assert settings(built) == {
+        "count": 1,
+        "inner": {"rate": 0.5, "names": ()},
+        "flag": False,
+        "limit": None,
+    }
+    assert settings(built, defaults=False) == {"count": 1, "inner": {"rate": 0.5}}
     with pytest.raises(ValueError, match="no registered component"):
         describe(3)
+
+
+def test_what_could_drive_a_terminal_is_escaped():
+    assert printable("a\x1b[2Jb\n\x9b\u202e\udc80 größe") == r"a\x1b[2Jb\n\x9b\u202e\udc80 größe"
+    assert printable("a\nb\r", keep="\n") == "a\nb\\r"

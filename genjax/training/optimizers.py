@@ -23,7 +23,7 @@ import optax
 from jax import Array
 
 from genjax.citation import bibtex
-from genjax.config import ConfigError, build
+from genjax.config import ConfigError, build, describe
 from genjax.families.base import Params
 from genjax.registry import register
 
@@ -112,6 +112,19 @@ def build_optimizer(spec: Mapping[str, Any], params: Params, path: str = "optimi
         return make(params=params)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def describe_optimizer(spec: Mapping[str, Any], path: str = "optimizer", defaults: bool = True) -> dict[str, Any]:
+    """Returns the config of an optimizer with all its defaults, or without any; its schedule's too.
+
+    Raises:
+        ConfigError: an unknown name or key.
+    """
+    told = describe(build("optimizer", spec, path), defaults)
+    if not isinstance(told.get("learning_rate"), Mapping):
+        return told
+    schedule = build("schedule", told["learning_rate"], f"{path}.learning_rate")
+    return told | {"learning_rate": describe(schedule, defaults)}
 
 
 def parameter_paths(params: Params) -> Params:
