@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
-from genjax.config import ConfigError, component, construct, nearest, require, section
+from genjax.config import ConfigError, component, construct, nearest, require, section, settings
 from genjax.data.base import Source
 from genjax.families.base import DataSpec, Family
 from genjax.training import run_folder
 from genjax.training.ema import EMA
 from genjax.training.mesh import Mesh, check_batch_size
+from genjax.training.optimizers import describe_optimizer
 from genjax.training.state import trained_roles
 
 
@@ -43,7 +44,7 @@ class Training:
         keep: how many of the latest checkpoints stay.
         keep_best: how many of those stay too that were best when `eval_every` and a checkpoint met.
         best: by which held-out figure they are.
-        best_is: "lowest" or "highest".
+        best_is: "min" or "max", which of it is best.
         accumulate: parts that a batch is computed in, one after another, to save memory.
         non_finite: what a step does whose loss or gradient is infinite or not a number: "stop" ends the run, "skip"
             goes on. Neither applies it; both record its batch.
@@ -66,7 +67,7 @@ class Training:
     keep: int = 3
     keep_best: int = 0
     best: str = "loss"
-    best_is: str = "lowest"
+    best_is: str = "min"
     accumulate: int = 1
     non_finite: str = "stop"
     skip_limit: int = 10
@@ -76,11 +77,6 @@ class Training:
     profile_steps: int = 5
     compile_cache: str | None = None
 
-    @property
-    def save_period(self) -> int:
-        """Steps between the beginnings of checkpoints; 0 for none but the last."""
-        return max(1, self.save_every // 2) if self.save_every else 0
-
     def __post_init__(self) -> None:
         at_least_1 = "steps batch_size log_every sample_n eval_n keep accumulate skip_limit profile_steps"
         at_least_0 = "save_every sample_every eval_every keep_best prefetch profile_at"
@@ -88,7 +84,7 @@ class Training:
             for name in names.split():
                 if getattr(self, name) is not None or name not in ("eval_n", "prefetch", "profile_at"):
                     _require_whole(name, getattr(self, name), least)
-        for name, among in {"non_finite": ("stop", "skip"), "best_is": ("lowest", "highest")}.items():
+        for name, among in {"non_finite": ("stop", "skip"), "best_is": ("min", "max")}.items():
             value = getattr(self, name)
             require(value in among, f"{name} = {value!r}{nearest(str(value), among)}")
         require(
@@ -135,10 +131,10 @@ class Experiment:
         seed: of everything: the weights, the order of the data, the noise.
         data: the training data.
         family: the model.
-        optimizers: one spec for each role that the family trains.
+        optimizers: one spec for each role that the family trains, with its defaults.
         training, ema, mesh, evaluation: the sections of these names.
         eval_data: the held-out data, where there are any.
-        config: the config itself, as JSON values.
+        config: the config itself with every default, as JSON values: another version's defaults change nothing in it.
     """
 
     seed: int
@@ -173,8 +169,17 @@ class Experiment:
         Raises:
             ConfigError: a mistake in the config, with its place.
         """
-        values = run_folder.to_json(config)
-        return dataclasses.replace(construct(cls, values, "config"), config=values)
+        built = construct(cls, run_folder.to_json(config), "config")
+        built = dataclasses.replace(built, optimizers=built.optimizer_config())
+        return dataclasses.replace(built, config=run_folder.to_json(settings(built)))
+
+    def optimizer_config(self, defaults: bool = True) -> dict[str, Any]:
+        """Returns the section `optimizers` with all its defaults, or without any."""
+        told = {
+            role: describe_optimizer(spec, f"config.optimizers.{role}", defaults)
+            for role, spec in self.optimizers.items()
+        }
+        return run_folder.to_json(told)
 
     def check(self) -> tuple[jax.sharding.Mesh, DataSpec]:
         """Looks for the mistakes that show only on this machine and with these data; compiles nothing.

@@ -57,6 +57,17 @@ def test_full_config_is_valid_and_documented(path):
         module(path).get_config("somke")
 
 
+@pytest.mark.parametrize("mode", ["full", "smoke"])
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_resolved_config_is_json_of_the_same_experiment(path, mode):
+    experiment = Experiment.from_config(module(path).get_config(mode))
+    again = Experiment.from_config(json.loads(json.dumps(experiment.config, allow_nan=False)))
+    assert again.config == experiment.config
+    # Functions with options bound, such as time grids, have no equality but that of their configs.
+    assert (again.optimizers, again.training, again.ema) == (experiment.optimizers, experiment.training, experiment.ema)
+    assert again.family.network == experiment.family.network
+
+
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_schedule_follows_the_steps(path):
     config = module(path).get_config()

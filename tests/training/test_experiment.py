@@ -73,7 +73,18 @@ def test_config_dict_and_mapping_are_one():
     config["optimizers"]["network"]["lr_rules"] = (("bias", 0.1),)
     a, b = Experiment.from_config(config), Experiment.from_config(ml_collections.ConfigDict(config))
     assert a == b
-    assert a.config == b.config == json.loads(json.dumps(config))
+    assert a.config == b.config == json.loads(json.dumps(a.config))
+    assert run_folder.differences(json.loads(json.dumps(config)), a.config).keys() >= {"mesh", "ema.warmup"}
+
+
+def test_the_config_has_every_default_and_means_the_same():
+    experiment = Experiment.from_config(toys.denoiser_config())
+    added = run_folder.differences(toys.denoiser_config(), experiment.config)
+    assert {old for old, _ in added.values()} == {"(not set)"}  # what was given is as it was
+    assert experiment.config["training"]["keep"] == 3 and experiment.config["family"]["divisor"] == 2
+    assert experiment.config["optimizers"]["network"]["b2"] == 0.999  # of adamw, by Loshchilov and Hutter
+    assert Experiment.from_config(experiment.config) == experiment
+    assert Experiment.from_config(experiment.config).config == experiment.config
 
 
 def test_check_refuses_what_does_not_fit():
