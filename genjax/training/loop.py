@@ -1,11 +1,14 @@
 """The training loop, the same for every family."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from signal import Signals
 from typing import Any
 
 import jax
@@ -20,6 +23,7 @@ from genjax.data.loader import batch_at, batch_indices, batches
 from genjax.data.transforms import preprocess
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
+from genjax.training.distributed import Flags, agreed, flags, greatest, together
 from genjax.training.experiment import Experiment
 from genjax.training.flops import peak_flops, step_flops
 from genjax.training.interrupts import Interrupts
@@ -27,16 +31,17 @@ from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
 from genjax.training.monitor import make_evaluator, make_sampler
 from genjax.training.non_finite import Guard
+from genjax.training.posthoc import SnapshotWriter
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
 from genjax.training.step import Step, make_train_step
 
 
 def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_command: str | None = None) -> TrainState:
-    """Trains to `training.steps`, from the newest checkpoint of the run folder where it has one.
+    """Trains to `training.steps`, from the newest valid checkpoint of the run folder where it has one.
 
     After Ctrl-C or SIGTERM the step is finished and saved, and the command that goes on is printed; before the first
-    step nothing is saved. Several processes do not agree on a signal yet: one that only some of them get stops those
-    alone. Beside the checkpoints, only the first process writes and prints.
+    step nothing is saved. Of several processes, one that is told to stop stops all. Beside the checkpoints, only the
+    first process writes and prints.
 
     Args:
         experiment: the validated config.
@@ -48,22 +53,36 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
 
     Raises:
         ConfigError: a mistake in the config, or a folder of another run; before anything is compiled.
+        TrainingStopped: a step that was not finite, or a full disk.
         SystemExit: after a signal: with 130 for SIGINT, 143 for SIGTERM.
     """
     config, folder, leads = experiment.training, pathlib.Path(workdir), jax.process_index() == 0
+    command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        mesh, spec = experiment.check()
-        create = functools.partial(create_state, experiment, spec)
-        template = _with_sharding(jax.eval_shape(create), mesh)
-        optimizers = build_optimizers(experiment, template.params)
-        note = run_folder.open_run(folder, experiment.config)
+        with together("checking the config"):
+            mesh, spec = experiment.check()
+            create = functools.partial(create_state, experiment, spec)
+            template = _with_sharding(jax.eval_shape(create), mesh)
+            optimizers = build_optimizers(experiment, template.params)
+        news: list[str | None] = []
+        with together("opening the run folder"):
+            if leads:
+                news.append(run_folder.open_run(folder, experiment.config))
         if config.compile_cache is not None:
             _enable_compile_cache(config.compile_cache)
 
-        saved = stack.enter_context(contextlib.closing(Checkpoints(folder / DIRECTORY, config.keep)))
-        state, about, start = _restore_or_create(saved, create, template)
-        run_folder.record_start(folder, start, resume_command)
+        best_of = (config.best, config.best_is) if config.keep_best else None
+        checkpoints = Checkpoints(folder / DIRECTORY, config.keep, config.keep_best, best_of)
+        stack.callback(checkpoints.close)
+        news += checkpoints.recover()
+        state, about, start = _restore_or_create(checkpoints, create, template)
+        snapshots = SnapshotWriter(folder, experiment.ema.posthoc, start, config.steps)
+        stack.callback(snapshots.close)
+        snapshots.after(start, state)
+        saver = _Saver(checkpoints, snapshots, config.save_every)
+        if leads:
+            run_folder.record_start(folder, start, resume_command)
 
         console = Console(config.steps, start) if leads else Silent()
         stack.callback(console.close)
@@ -72,9 +91,9 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         table = CSV(folder / "metrics.csv", start) if leads else Silent()
         if leads:
             (folder / "samples").mkdir(exist_ok=True)
-            start_line = f"{folder}: from step {start} to {config.steps}"
-            for line in filter(None, [note, _describe(template, folder), start_line]):
-                console.say(line)
+            news += [_describe(template, folder), f"{folder}: from step {start} to {config.steps}"]
+        for line in filter(None, news):
+            console.say(line)
 
         prepare = functools.partial(preprocess, flip=experiment.data.flip)
         step_of = functools.partial(make_train_step, experiment.family, optimizers, experiment.ema, prepare)
@@ -84,24 +103,27 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
         draw = make_sampler(experiment, spec, mesh)
         score = make_evaluator(experiment, experiment.eval_data or experiment.data, mesh)
+        profile = stack.enter_context(_Profile(config.profile_at, config.profile_steps, folder / "profile"))
         placing = batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
         stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
-        command = resume_command or f"genjax train --workdir={shlex.quote(str(folder))}"
-        profile = stack.enter_context(_Profile(config.profile_at, config.profile_steps, folder / "profile"))
 
-        if interrupts.received and start < config.steps:
+        if interrupts.received and start < config.steps and jax.process_count() == 1:
             console.say(f"{interrupts.received.name}: stopped before step {start + 1}; to go on: {command}")
-            raise SystemExit(interrupts.exit_code)
+            raise SystemExit(128 + interrupts.received)
+        told: Flags = ()
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
+            wish = int(interrupts.received or 0)
             with recorder.timed("data"):
                 batch = make_global(next(stream), placing)
             with recorder.timed("dispatch"):
-                state, measured = train_step(state, batch)
+                state, measured, tell = train_step(state, batch, flags(mesh, wish))
             recorder.push(step, measured)
             profile.after(step, state)
-            last, signal = step == config.steps, interrupts.received
-            scores: dict[str, float] = {}
+            # One process reads its wish after the step, which may have come meanwhile; several read what they have
+            # told each other in the step before.
+            signal, told = agreed(told, int(interrupts.received or 0)), tell
+            last, scores = step == config.steps, {}
             if config.eval_every and (last or step % config.eval_every == 0):
                 with recorder.pause():
                     scores = score(sampling_params(state))
@@ -113,43 +135,72 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                     if leads:
                         grid.save(folder / "samples" / f"{step:08d}.png")
                     board.write_image(step, "samples", np.asarray(grid))
-            if last or signal or (config.save_period and step % config.save_period == 0):
+            if last or signal or saver.due(step):
                 recorder.flush(last)
                 with recorder.pause():
-                    saved.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row})
-                    if config.save_every == 1:
-                        saved.wait()
+                    saver.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row}, scores)
+            with recorder.pause():
+                snapshots.after(step, state)
             if signal and not last:
-                saved.wait()
-                console.say(f"{signal.name}: saved at step {step}; to go on: {command}")
-                raise SystemExit(interrupts.exit_code)
-        saved.wait()
+                saver.wait()
+                console.say(f"{Signals(signal).name}: saved at step {step}; to go on: {command}")
+                raise SystemExit(128 + signal)
+        saver.wait()
         console.say(f"{folder}: done at step {config.steps}")
     return state
 
 
+@dataclasses.dataclass(frozen=True)
+class _Saver:
+    """When checkpoints are begun, and what is on disk before them.
+
+    One that is being written when the process dies is lost, and the one before is on disk when it is begun. So they are
+    begun twice as often as a kill may cost; where that is every step, each is waited for.
+    """
+
+    checkpoints: Checkpoints
+    snapshots: SnapshotWriter
+    every: int
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint is to be begun after a step."""
+        return self.every > 0 and step % max(1, self.every // 2) == 0
+
+    def save(self, step: int, state: TrainState, about: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+        """Begins a checkpoint, once the snapshots that it would not bring back are on disk."""
+        self.snapshots.settle(step)
+        self.checkpoints.save(step, state, about, scores)
+        if self.every == 1:
+            self.checkpoints.wait()
+
+    def wait(self) -> None:
+        """Waits until all is on disk, and raises what went wrong."""
+        self.snapshots.settle(sys.maxsize)
+        self.checkpoints.wait()
+
+
 def _compile(
     step: Step, template: TrainState, mesh: jax.sharding.Mesh
-) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Array]], list[str]]:
+) -> tuple[Callable[[TrainState, Any, Flags], tuple[TrainState, Array, Flags]], list[str]]:
     """Returns the jitted step, whose metrics are one array, and the list that holds their names once it has run."""
     names: list[str] = []
 
-    def packed(state: TrainState, batch: Any) -> tuple[TrainState, Array]:
+    def packed(state: TrainState, batch: Any, flags: Flags) -> tuple[TrainState, Array, Flags]:
         state, measured = step(state, batch)
         names[:] = measured  # while tracing: to trace only for the names would take seconds for a large network
         totals, weights = zip(*measured.values(), strict=True)
-        return state, jnp.stack([jnp.stack(totals), jnp.stack(weights)])
+        return state, jnp.stack([jnp.stack(totals), jnp.stack(weights)]), greatest(flags)
 
-    placed = jax.tree.map(lambda leaf: leaf.sharding, template)
+    placed, split = jax.tree.map(lambda leaf: leaf.sharding, template), batch_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     compiled = jax.jit(
-        packed, in_shardings=(placed, batch_sharding(mesh)), out_shardings=(placed, whole), donate_argnums=0
+        packed, in_shardings=(placed, split, split), out_shardings=(placed, whole, whole), donate_argnums=0
     )
     if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
         return compiled, names
     # Two programs in flight on several CPU devices share one pool of threads, and their collectives can wait for each
     # other for ever. Only tests have several CPU devices.
-    return lambda state, batch: jax.block_until_ready(compiled(state, batch)), names
+    return lambda *arguments: jax.block_until_ready(compiled(*arguments)), names
 
 
 def _with_sharding(shapes: TrainState, mesh: jax.sharding.Mesh) -> TrainState:

@@ -79,7 +79,7 @@ class Guard:
             )
         if self.in_a_row >= self._limit:
             raise NonFiniteStep(
-                f"step {step}: {what}; it is the {self.in_a_row}th step in a row that is left out, and the run stops "
+                f"step {step}: {what}; {self.in_a_row} steps in a row were left out, and the run stops "
                 f"(config.training.skip_limit = {self._limit}).{where}"
             )
         return False

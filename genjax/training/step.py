@@ -63,6 +63,7 @@ def make_train_step(
             key=None,
             step=before.step + 1,
             ema=ema.update(state.ema, state.params, state.step),
+            posthoc=ema.update_posthoc(state.posthoc, state.params, state.step),
         )
         finite = jnp.isfinite(jnp.stack([metrics[name].total for name in checked])).all()
         undone = before.replace(key=None, step=after.step)

@@ -48,20 +48,6 @@ def unbroken(request, tmp_path_factory, compile_cache):
     return experiment, folder, train(experiment, folder)
 
 
-def at_step(monkeypatch, step, action):
-    """Does something just before a step is dispatched."""
-    real, count = loop.make_global, 0
-
-    def counting(*args):
-        nonlocal count
-        count += 1
-        if count == step:
-            action()
-        return real(*args)
-
-    monkeypatch.setattr(loop, "make_global", counting)
-
-
 def assert_same_bits(a, b):
     def compare(x, y):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -80,7 +66,7 @@ def test_ctrl_c_saves_prints_the_command_and_resumes_exactly(unbroken, tmp_path,
     experiment, whole, final = unbroken
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        toys.at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(SystemExit) as stopped:
             train(experiment, folder, "genjax train --config=here")
     assert stopped.value.code == 130
@@ -124,7 +110,7 @@ def test_a_crash_loses_what_came_after_the_checkpoint_and_no_more(unbroken, tmp_
         raise RuntimeError("the machine is gone")
 
     with monkeypatch.context() as patch:
-        at_step(patch, 7, crash)
+        toys.at_step(patch, 7, crash)
         with pytest.raises(RuntimeError):
             train(experiment, folder)
     saved = sorted(int(path.name) for path in (folder / "checkpoints").iterdir())

@@ -1,6 +1,7 @@
 """Models and data small enough to be followed by hand; the training room knows no others by name either."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -13,6 +14,7 @@ from genjax.families.base import Aux, Keys, Phase
 from genjax.registry import register
 from genjax.sampling import sample_keys
 from genjax.sampling.keys import normal_like
+from genjax.training import loop
 
 
 @register("data", "toy_images")
@@ -37,9 +39,10 @@ class Images:
 @register("family", "toy_denoiser")
 @dataclasses.dataclass(frozen=True)
 class Denoiser:
-    """One role, one phase: a linear map that takes noise off images."""
+    """One role, one phase: a linear map that takes noise off images; its loss is no number in the steps `breaks_at`."""
 
     divisor: int = 2
+    breaks_at: tuple[int, ...] = ()
     condition: ClassVar[tuple[str, ...]] = ()
 
     def check(self, spec: DataSpec) -> None:
@@ -68,6 +71,8 @@ class Denoiser:
         x = batch["image"]
         noise = normal_like(keys.each, x)
         error = jnp.square(self._apply(params, x + noise) - x)
+        if self.breaks_at:
+            error = error * jnp.where(jnp.isin(state.step + 1, jnp.array(self.breaks_at)), jnp.nan, 1.0)
         return error.mean(), Aux({"largest": error.max()})
 
     def evaluate(self, params: dict[str, Any], batch: Any, key: jax.Array) -> dict[str, jax.Array]:
@@ -137,3 +142,17 @@ def game_config(**training: Any) -> dict[str, Any]:
         "ema": {"decay": {"generator": 0.9}},
         "training": {"steps": 5, "batch_size": 8, "log_every": 2, "save_every": 100} | training,
     }
+
+
+def at_step(monkeypatch: Any, step: int, action: Callable[[], Any]) -> None:
+    """Does something just before the loop dispatches a step."""
+    real, count = loop.make_global, 0
+
+    def counting(*args: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == step:
+            action()
+        return real(*args)
+
+    monkeypatch.setattr(loop, "make_global", counting)

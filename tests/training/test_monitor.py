@@ -1,0 +1,64 @@
+"""Held-out figures on the way."""
+
+import csv
+import dataclasses
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from genjax.config import ConfigError
+from genjax.data.transforms import preprocess
+from genjax.training.experiment import Experiment
+from genjax.training.loop import train
+from genjax.training.monitor import make_evaluator
+from genjax.training.state import create_state, sampling_params
+from tests.training import toys
+
+
+def config(**training):
+    how = {"steps": 7, "log_every": 2, "save_every": 4, "eval_every": 2, "count_flops": False} | training
+    return toys.denoiser_config(**how) | {"eval_data": {"name": "toy_images", "size": 21}}
+
+
+def test_every_example_counts_once():
+    experiment = Experiment.from_config(config())
+    mesh, spec = experiment.check()
+    params = sampling_params(create_state(experiment, spec))
+
+    class Bare(toys.Denoiser):
+        """Its figure is the mean of each image, so that the whole has a mean that anybody can compute."""
+
+        def evaluate(self, params, batch, key):
+            return {"mean": batch["image"].mean((1, 2, 3))}
+
+    bare = dataclasses.replace(experiment, family=Bare())
+    data = experiment.eval_data.gather(np.arange(21))
+    images = preprocess(data, jax.random.key(0), flip=False)["image"]
+    for n in (None, 5, 8, 100):
+        training = dataclasses.replace(bare.training, eval_n=n)
+        score = make_evaluator(dataclasses.replace(bare, training=training), experiment.eval_data, mesh)
+        assert score(params)["mean"] == pytest.approx(float(images[: n or 21].mean()), rel=1e-4, abs=1e-6)
+
+
+def test_rows_have_held_out_figures_and_a_resumed_run_the_same(tmp_path, monkeypatch):
+    whole = Experiment.from_config(config())
+    train(whole, tmp_path / "whole")
+    with open(tmp_path / "whole" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4", "6", "7"]
+    losses = [float(row["eval/loss"]) for row in rows]
+    assert losses == sorted(losses, reverse=True)  # the same images and noise every time, and the model learns
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        toys.at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        train(whole, tmp_path / "broken")
+    train(whole, tmp_path / "broken")
+    assert (tmp_path / "broken" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+
+
+def test_held_out_figures_need_held_out_data(tmp_path):
+    with pytest.raises(ConfigError, match="eval_every: there are no eval_data"):
+        train(Experiment.from_config(toys.denoiser_config(eval_every=2)), tmp_path / "run")
+    with pytest.raises(ConfigError, match="keep_best = 1: set eval_every"):
+        Experiment.from_config(toys.denoiser_config(keep_best=1))
