@@ -28,28 +28,35 @@ MAX_RESIDUAL = 0.05  # of a profile that is taken for the one wanted, see `Snaps
 class SnapshotWriter:
     """Writes the snapshots of a run while it trains, in the background; nothing for a run that has none.
 
-    A run that is killed at any moment and resumed has those of one that was not: whatever a checkpoint is newer than is
-    committed before it (`settle`), and the checkpoint's own step is caught up on (`after` of the step resumed from).
-    All methods are to be called by all processes.
+    A run that is killed at any moment and resumed has those of one that was not: before a checkpoint, all older
+    snapshots are committed (`settle`); of the checkpoint's own step, it is caught up on (`after` the step that the run
+    goes on from). All methods are to be called by all processes.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], rule: PostHoc | None, steps: int) -> None:
-        """Opens the folder.
+    def __init__(self, workdir: str | os.PathLike[str], rule: PostHoc | None, start: int, steps: int) -> None:
+        """Opens the folder, and removes what is newer than the step that the run goes on from.
+
+        Those will be written again; of a run that starts anew they may be of another config.
 
         Args:
             workdir: the run folder.
             rule: when snapshots fall due; None for a run without them.
+            start: training steps done before.
             steps: training steps of the whole run.
         """
-        self._rule, self._steps = rule, steps
-        self._store = None if rule is None else Store(pathlib.Path(workdir) / DIRECTORY)
-        self._newest = 0
+        folder = pathlib.Path(workdir) / DIRECTORY
+        self._rule, self._steps, self._newest = rule, steps, 0
+        self._store = None if rule is None and not folder.is_dir() else Store(folder)
+        if self._store is not None and leads():
+            for step in self._store.steps():
+                if step > start:
+                    self._store.delete(step)
 
     def after(self, step: int, state: TrainState) -> None:
         """Starts to write a snapshot where one falls due, and returns when `state` may be donated.
 
-        Waits for the one before. The same run gives the same snapshots, so one that is there already, from before a
-        break, stays; a damaged one is set aside and written anew.
+        Waits for the one before. One that is there already, from before a break, stays; a damaged one is set aside and
+        written anew.
 
         Args:
             step: the number of steps taken.

@@ -41,7 +41,7 @@ def run(tmp_path_factory):
     """A run folder with 16 snapshots, and the last state."""
     folder = tmp_path_factory.mktemp("run")
     rule = EMA(decay={"network": 0.9}, posthoc=PostHoc(snapshot_every=STEPS // 16))
-    writer = SnapshotWriter(folder, rule.posthoc, STEPS)
+    writer = SnapshotWriter(folder, rule.posthoc, 0, STEPS)
     for step, state in states(rule):
         writer.after(step, state)
     writer.close()
@@ -139,16 +139,20 @@ def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
     rule = EMA(posthoc=PostHoc(snapshot_every=128))
     history = list(states(rule))
 
-    def save():
-        writer = SnapshotWriter(tmp_path, rule.posthoc, STEPS)
-        for step, state in history:
+    def go_on(start):
+        writer = SnapshotWriter(tmp_path, rule.posthoc, start, STEPS)
+        for step, state in history[max(start - 1, 0) :]:
             writer.after(step, state)
         writer.close()
-        return {path: path.stat().st_mtime_ns for path in (tmp_path / "snapshots").iterdir()}
+        return {
+            int(path.name): path.stat().st_ino for path in (tmp_path / "snapshots").iterdir() if path.name.isdigit()
+        }
 
-    written = save()
-    assert save() == written  # what a resumed run comes by again is not written again
+    first = go_on(0)
     expected = open_snapshots(tmp_path).reconstruct(0.08)
+    second = go_on(256)  # a resumed run writes those after its checkpoint, and leaves the others
+    assert [first[step] == second[step] for step in (128, 256, 384, 512)] == [True, True, False, False]
+
     flip_a_bit(tmp_path / "snapshots" / "00000256")
     lines = []
     rest = open_snapshots(tmp_path, say=lines.append)
@@ -156,15 +160,26 @@ def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
     assert rest.reconstruct(0.08).residual > expected.residual
     with pytest.raises(ConfigError, match="step 256 is damaged: "):
         open_snapshots(tmp_path, 256)
-    save()
+    go_on(256)
     again = open_snapshots(tmp_path).reconstruct(0.08)
     np.testing.assert_array_equal(again.params["network"]["w"], expected.params["network"]["w"])
+
+
+def test_what_a_run_starts_anew_with_is_not_of_another_config(tmp_path):
+    rule = EMA(posthoc=PostHoc(snapshot_every=1))
+    state = next(states(rule))[1]
+    for anew in (rule.posthoc, None):
+        writer = SnapshotWriter(tmp_path, rule.posthoc, 0, STEPS)
+        writer.after(1, state)
+        writer.close()
+        SnapshotWriter(tmp_path, anew, 0, STEPS).close()
+        assert list((tmp_path / "snapshots").iterdir()) == []
 
 
 def test_a_checkpoint_finds_the_snapshots_before_it_committed(tmp_path):
     rule = EMA(posthoc=PostHoc(snapshot_every=2))
     history = dict(zip(range(4), states(rule), strict=False))
-    writer = SnapshotWriter(tmp_path, rule.posthoc, STEPS)
+    writer = SnapshotWriter(tmp_path, rule.posthoc, 0, STEPS)
     for step, state in history.values():
         writer.settle(step)
         writer.after(step, state)
@@ -174,7 +189,7 @@ def test_a_checkpoint_finds_the_snapshots_before_it_committed(tmp_path):
 
 
 def test_a_run_without_posthoc_has_no_snapshots(tmp_path):
-    writer = SnapshotWriter(tmp_path, None, 1)
+    writer = SnapshotWriter(tmp_path, None, 0, 1)
     writer.after(1, None)
     writer.settle(1)
     writer.close()
