@@ -4,6 +4,7 @@
 next; where neither speaks of several processes it does nothing, and everything else here costs nothing.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -100,7 +101,7 @@ def start(
         timeout: seconds to wait for the others.
 
     Raises:
-        ConfigError: something is missing or wrong, or the others have not come in time.
+        ConfigError: something is missing or wrong, the others have not come in time, or some have more devices.
     """
     launch = launched(os.environ)
     if processes == 1 or (launch is None and (coordinator, processes, process) == (None, None, None)):
@@ -139,6 +140,10 @@ def start(
         # Where it finds the coordinator itself, jax keeps one device a process, the local process's number.
         jax.config.update("jax_cuda_visible_devices", "all")
         jax.config.update("jax_rocm_visible_devices", "all")
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:  # each process reads an equal part of the batch
+        each = ", ".join(str(counts[index]) for index in range(processes))
+        raise ConfigError(f"the processes have {each} devices: they must have equally many")
 
 
 @contextlib.contextmanager

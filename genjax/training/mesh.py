@@ -7,7 +7,6 @@ Neighbours along `fsdp` are neighbours in jax's order of devices, which goes thr
 more of them than a machine has, weights travel within machines and only gradients between them.
 """
 
-import collections
 import dataclasses
 from typing import Any
 
@@ -40,13 +39,9 @@ class Mesh:
         """Returns the mesh over the devices of all processes.
 
         Raises:
-            ConfigError: the devices are too few, or cannot be divided so, or processes have different numbers of them.
+            ConfigError: the devices are too few, or cannot be divided so.
         """
         count = jax.device_count()
-        owned = collections.Counter(device.process_index for device in jax.devices())
-        if len(set(owned.values())) > 1:  # each process reads an equal part of the batch
-            counts = ", ".join(map(str, owned.values()))
-            raise ConfigError(f"processes must have equally many devices, but have {counts}")
         data = count // self.fsdp if self.data == -1 else self.data
         if data * self.fsdp != count and (self.data == -1 or data * self.fsdp > count or jax.process_count() > 1):
             raise ConfigError(f"config.mesh: data = {self.data}, fsdp = {self.fsdp} does not fit {count} devices")
