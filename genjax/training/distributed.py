@@ -12,7 +12,7 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -60,8 +60,10 @@ def launched(environment: Mapping[str, str]) -> Launch | None:
         return int(environment.get(name) or 0)
 
     if number("OMPI_COMM_WORLD_SIZE") > 1:  # first, because mpirun itself may run in a SLURM job
-        names = ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
-        return Launch("ompi", *(number(f"OMPI_COMM_WORLD_{name}") for name in names))
+        size, rank, local_size, local_rank = (
+            number(f"OMPI_COMM_WORLD_{name}") for name in ("SIZE", "RANK", "LOCAL_SIZE", "LOCAL_RANK")
+        )
+        return Launch("ompi", size, rank, local_size, local_rank)
     tasks = number("SLURM_STEP_NUM_TASKS")
     if tasks > 1 and "SLURM_PROCID" in environment:
         local = math.ceil(tasks / max(number("SLURM_STEP_NUM_NODES"), 1))
@@ -123,16 +125,17 @@ def start(
     # Its handler would swallow the SIGTERM that comes before the loop's own handler is there, or after it is gone.
     jax.config.update("jax_enable_preemption_service", False)
     devices = None if launch is None else local_devices(launch, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    arguments = {
-        "coordinator_address": coordinator,
-        "num_processes": processes,
-        "process_id": process,
-        "local_device_ids": devices,
-        "cluster_detection_method": "deactivate" if launch is None or coordinator else launch.launcher,
-        "initialization_timeout": round(2 * timeout) + 60,
-        "shutdown_timeout_seconds": _LEAVE,
-    }
-    failed = _in_thread(functools.partial(jax.distributed.initialize, **arguments), timeout)
+    join = functools.partial(
+        jax.distributed.initialize,
+        coordinator,
+        processes,
+        process,
+        devices,
+        "deactivate" if launch is None or coordinator else launch.launcher,
+        initialization_timeout=round(2 * timeout) + 60,  # longer than ours, see _in_thread
+        shutdown_timeout_seconds=_LEAVE,
+    )
+    failed = _in_thread(join, timeout)
     if failed is not None:
         who, where = f"process {process} of {processes}", coordinator or "the coordinator"
         raise ConfigError(f"{who}: {failed or _why_late(process, coordinator, timeout)}; joining at {where}")
@@ -214,7 +217,7 @@ def _check_address(coordinator: str) -> None:
         raise ConfigError(f"--coordinator = {coordinator!r}: {host}: {error.strerror}") from None
 
 
-def _in_thread(join: Any, timeout: float) -> str | None:
+def _in_thread(join: Callable[[], None], timeout: float) -> str | None:
     """Returns None once it is done, what went wrong, or "" after the timeout.
 
     XLA ends the process by abort() when it waits too long, and lets no signal through while it waits.

@@ -31,11 +31,6 @@ class Interrupts:
     ) -> None:
         self._restore()
 
-    @property
-    def exit_code(self) -> int:
-        """128 + the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + int(self.received or 0)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()

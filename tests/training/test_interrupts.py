@@ -8,14 +8,13 @@ import pytest
 from genjax.training.interrupts import Interrupts
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_is_noted_and_the_handlers_come_back(number, code, capfd):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_handlers_come_back(number, capfd):
     before = signal.getsignal(number)
     with Interrupts() as interrupts:
         assert interrupts.received is None
         signal.raise_signal(number)
         assert interrupts.received is number
-        assert interrupts.exit_code == code
         assert capfd.readouterr().err == "\nstopping after this step; again to stop at once\n"
         assert signal.getsignal(number) is before
     assert signal.getsignal(number) is before
