@@ -6,40 +6,55 @@ import json
 import os
 import pathlib
 import platform
+import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 import genjax
-from genjax.config import ConfigError
+from genjax.config import ConfigError, printable
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
 _PACKAGES = "jax jaxlib flax optax orbax-checkpoint grain tensorflow-datasets numpy".split()
 _MISSING = "(not set)"
-# What may change in the midst of a run, beside whole sections, because no weight and no row of metrics depends on it.
-_FREE = {f"training.{key}" for key in ("keep", "prefetch", "compile_cache", "sample_every", "sample_n", "save_every")}
-_FREE |= {"data.data_dir", "eval_data.data_dir"}
+# What may change in the midst of a run, beside whole sections, because weights and rows of metrics depend on it by
+# rounding at most, or, of a step that is not finite, because it would be the end of the run otherwise.
+_FREE = {
+    f"training.{key}"
+    for key in (
+        "keep keep_best best best_is save_every sample_every sample_n accumulate non_finite skip_limit prefetch "
+        "count_flops profile_at profile_steps compile_cache"
+    ).split()
+}
+_FREE |= {f"{data}.{key}" for data in ("data", "eval_data") for key in ("data_dir", "memory_limit")}
+_MAX_BYTES, _MAX_DEPTH = 2**24, 64  # of a config as JSON
 
 
 def to_json(config: Any, path: str = "config") -> Any:
     """Returns a config, a ConfigDict or a mapping, as JSON would give it back: plain dicts, lists, strings, numbers.
 
     Raises:
-        ConfigError: a value that JSON has no form for, with its place.
+        ConfigError: a value that JSON has no form for, or that is not a number, with its place.
     """
+    if path.count(".") + path.count("[") > _MAX_DEPTH:
+        raise ConfigError(f"{path[:60]}...: sections within sections, more than {_MAX_DEPTH} deep")
     if hasattr(config, "items"):
         return {str(key): to_json(value, f"{path}.{key}") for key, value in config.items()}
     if isinstance(config, list | tuple):
         return [to_json(value, f"{path}[{i}]") for i, value in enumerate(config)]
-    if config is None or isinstance(config, bool | int | float | str):
+    if config is None or isinstance(config, bool | int | str) or (isinstance(config, float) and config == config):
         return config
     raise ConfigError(f"{path} = {config!r}: must be a number, a string, None, a list or a section of these")
 
 
-def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> str | None:
+def open_run(
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    resolve: Callable[[Any], Mapping[str, Any]] = lambda config: config,
+) -> str | None:
     """Makes a folder the run of a config, or checks that it is so already.
 
     A run may go on with more steps, or on other devices, or with other choices that leave its result as it is, such as
@@ -48,7 +63,8 @@ def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> str 
 
     Args:
         workdir: the folder.
-        config: JSON values.
+        config: JSON values, with all defaults.
+        resolve: adds the defaults to a config that an earlier version wrote without them.
 
     Returns:
         A line that says what has changed in an allowed way, or None.
@@ -62,20 +78,23 @@ def open_run(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> str 
             raise ConfigError(f"{folder}: has checkpoints but no {CONFIG}, so nobody knows of what")
         _write_json(folder / CONFIG, config)
         return None
+    held = read_config(folder)
+    try:
+        known: Mapping[str, Any] = resolve(held)
+    except ConfigError:  # of another version, in which there was what this one lacks: the differences say so
+        known = held
     lines: list[str] = []
     refused: list[str] = []
-    for path, (old, new) in differences(read_config(folder), config).items():
+    for path, (old, new) in differences(known, config).items():
         line = f"config.{path}: {old} -> {new}"
         (lines if _allowed(path, old, new) else refused).append(line)
-    if not _has_checkpoint(folder) and refused:
-        _write_json(folder / CONFIG, config)
-        return f"{folder}: has no checkpoint yet, so starts anew with " + ", ".join(lines + refused)
-    if refused:
+    if _has_checkpoint(folder) and refused:
         raise ConfigError("\n  ".join([f"{folder}: holds a run of another config; choose another folder", *refused]))
-    if not lines:
-        return None
-    _write_json(folder / CONFIG, config)
-    return f"{folder}: goes on with " + ", ".join(lines)
+    if held != config:
+        _write_json(folder / CONFIG, config)
+    if refused:
+        return f"{folder}: has no checkpoint yet, so starts anew with " + ", ".join(lines + refused)
+    return f"{folder}: goes on with " + ", ".join(lines) if lines else None
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -84,11 +103,40 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: the folder holds no run, or its config is damaged.
     """
-    path = pathlib.Path(workdir) / CONFIG
+    if not (pathlib.Path(workdir) / CONFIG).exists():
+        raise ConfigError(f"{workdir}: no run here ({CONFIG} is missing)")
+    return read_json_config(pathlib.Path(workdir) / CONFIG)
+
+
+def read_json_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the config in a JSON file. Whatever the file holds, reading it executes nothing.
+
+    Raises:
+        ConfigError: no such file, no config, or none that is whole; in one line.
+    """
+
+    def section(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+            raise ValueError(f"the key {twice!r} is there twice")
+        return found
+
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{workdir}: no run here ({CONFIG} is missing)") from None
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise ValueError("no regular file")
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"larger than {_MAX_BYTES} bytes")
+        config = json.loads(data.decode(), object_pairs_hook=section)
+        if not isinstance(config, dict):
+            raise ValueError(f"holds a {type(config).__name__}, and not an object of sections")
+        return to_json(config)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: damaged: sections within sections, too deep") from error
     except ValueError as error:
         raise ConfigError(f"{path}: damaged: {error}") from error
 
@@ -112,20 +160,62 @@ def record_start(workdir: str | os.PathLike[str], step: int, command: str | None
         step: the step that the run goes on from.
         command: the command that started it, where there was one.
     """
-    path = pathlib.Path(workdir) / VERSIONS
-    starts = json.loads(path.read_text()) if path.exists() else []
-    start = {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "step": step,
-        "command": command,
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    start = {"time": now, "step": step, "command": command, **_code(), **_machine()}
+    _write_json(pathlib.Path(workdir) / VERSIONS, [*read_starts(workdir), start])
+
+
+def read_starts(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns what `record_start` has written, a start each; [] where it has not, or the file is damaged."""
+    try:
+        starts = json.loads((pathlib.Path(workdir) / VERSIONS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return starts if isinstance(starts, list) and all(isinstance(start, dict) for start in starts) else []
+
+
+def code_difference(workdir: str | os.PathLike[str]) -> str | None:
+    """Returns a line that says in what code and devices differ from those of the run's last start, or None.
+
+    To be called before `record_start`.
+    """
+    starts = read_starts(workdir)
+    if not starts:
+        return None
+    last, lines = starts[-1], []
+    for now, words in ((_code(), "code differs"), (_machine(), "devices differ")):
+        changed = {key: (last[key], value) for key, value in now.items() if key in last and last[key] != value}
+        if changed:
+            told = ", ".join(f"{key} {_short(key, old)} -> {_short(key, new)}" for key, (old, new) in changed.items())
+            lines.append(f"{words} from the last start: {told}")
+    if not lines:
+        return None
+    return printable("; ".join(lines)) + "; results are equal to rounding at best, not bit for bit"
+
+
+def _code() -> dict[str, str | None]:
+    return {
         "genjax": genjax.__version__,
         "git": git_revision(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _machine() -> dict[str, Any]:
+    # On CPU, XLA divides sums over as many threads as it may run.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
+        **({"cores": cores} if jax.default_backend() == "cpu" else {}),
     }
-    _write_json(path, [*starts, start])
+
+
+def _short(key: str, value: Any) -> str:
+    if key == "git" and isinstance(value, str):
+        return value[:7] + ("+" if value.endswith("+") else "")
+    return str(value)
 
 
 def git_revision() -> str | None:
@@ -142,8 +232,9 @@ def git_revision() -> str | None:
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:
-    """Whether a checkpoint is complete: those being written have other names than numbers."""
-    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    """Whether there is or was a complete checkpoint: those being written have other names."""
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    return any(name.isdigit() or name.startswith("damaged-") for name in names)
 
 
 def _allowed(path: str, old: Any, new: Any) -> bool:
@@ -165,5 +256,8 @@ def _write_json(path: pathlib.Path, value: Any) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # or a machine that dies now may keep the new name and not the contents
     os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""Configs become experiments or one-line errors; run folders are taken up or refused."""
+"""Configs become experiments or one-line errors."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from genjax.config import ConfigError
 from genjax.training import run_folder
-from genjax.training.experiment import Experiment, load_run
+from genjax.training.experiment import Experiment
 from tests.training import toys
 
 
@@ -100,79 +100,3 @@ def test_check_refuses_what_does_not_fit():
     mesh, spec = Experiment.from_config(toys.denoiser_config()).check()
     assert mesh.axis_names == ("data", "fsdp")
     assert spec.image_shape == (4, 4, 1)
-
-
-def test_run_folder_round_trip(tmp_path):
-    experiment = Experiment.from_config(toys.denoiser_config())
-    assert run_folder.open_run(tmp_path / "run", experiment.config) is None
-    assert run_folder.open_run(tmp_path / "run", experiment.config) is None
-    assert load_run(tmp_path / "run") == experiment
-
-
-def test_another_config_is_refused_with_the_differences(tmp_path):
-    first = toys.denoiser_config()
-    run_folder.open_run(tmp_path, first)
-    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    second = changed("optimizers.network.clip", 2.0) | {"seed": 4}
-    second["training"] = {**second["training"], "steps": 3}
-    del second["ema"]
-    with pytest.raises(ConfigError) as caught:
-        run_folder.open_run(tmp_path, second)
-    assert str(caught.value).splitlines() == [
-        f"{tmp_path}: holds a run of another config; choose another folder",
-        "  config.seed: 3 -> 4",
-        "  config.optimizers.network.clip: 1.0 -> 2.0",
-        "  config.ema: {'decay': 0.9} -> (not set)",
-        "  config.training.steps: 6 -> 3",
-    ]
-    assert run_folder.read_config(tmp_path) == first
-
-
-def test_a_run_may_grow_and_move_to_other_devices(tmp_path):
-    run_folder.open_run(tmp_path, toys.denoiser_config())
-    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    longer = toys.denoiser_config(steps=9) | {"mesh": {"data": 1}}
-    note = run_folder.open_run(tmp_path, longer)
-    assert "config.training.steps: 6 -> 9" in note
-    assert run_folder.read_config(tmp_path) == longer
-
-
-@pytest.mark.parametrize("path", ["training.keep", "training.save_every", "evaluation.n", "data.data_dir"])
-def test_what_changes_no_weight_may_change(tmp_path, path):
-    run_folder.open_run(tmp_path, toys.denoiser_config())
-    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="config.training.log_every: 2 -> 3"):
-        run_folder.open_run(tmp_path, changed("training.log_every", 3))
-    config = changed(path, 7)
-    note = run_folder.open_run(tmp_path, config)
-    assert note.startswith(f"{tmp_path}: goes on with config.{path.split('.')[0]}") and "7" in note.split("->")[1]
-    assert run_folder.read_config(tmp_path) == config
-
-
-def test_a_folder_whose_first_start_failed_takes_another_config(tmp_path):
-    run_folder.open_run(tmp_path, toys.denoiser_config())
-    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir(parents=True)
-    second = changed("seed", 4)
-    assert run_folder.open_run(tmp_path, second).endswith("starts anew with config.seed: 3 -> 4")
-    assert run_folder.read_config(tmp_path) == second
-
-
-def test_folders_without_a_run(tmp_path):
-    with pytest.raises(ConfigError, match="no run here"):
-        load_run(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(ConfigError, match="has checkpoints but no config.json"):
-        run_folder.open_run(tmp_path, {})
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="damaged"):
-        load_run(tmp_path)
-
-
-def test_each_start_is_recorded(tmp_path):
-    run_folder.record_start(tmp_path, 0)
-    run_folder.record_start(tmp_path, 5)
-    starts = json.loads((tmp_path / "versions.json").read_text())
-    assert [start["step"] for start in starts] == [0, 5]
-    import jax
-
-    assert starts[0]["jax"] == jax.__version__
