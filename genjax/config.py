@@ -61,7 +61,7 @@ def build(kind: str, spec: Mapping[str, Any], path: str | None = None) -> Any:
     kwargs = dict(spec.items())
     name = kwargs.pop("name")
     table = registry.entries(kind)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ConfigError(f"{path}: there is no {kind} {name!r}{nearest(str(name), table)}")
     return construct(table[name].build, kwargs, path, registry.CALLED_WITH.get(kind, ()))
 
@@ -104,7 +104,9 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str, ca
         elif isinstance(value, str | int | float | list | tuple) and "kind" in metadata:
             raise ConfigError(f"{path}.{key} = {value!r}: a {metadata['kind']} is given as dict(name=..., ...)")
         value = _freeze(value)
-        if not _fits(value, hints.get(key, Any)):
+        if value is None and parameters[key].default is not None and hints.get(key) is Any and "kind" in metadata:
+            raise ConfigError(f"{path}.{key} = None: a {metadata['kind']} is given as dict(name=..., ...)")
+        if not _fits(value, hints.get(key, Any)) and not (value is None and parameters[key].default is None):
             raise ConfigError(f"{path}.{key} = {value!r}: must be {_spoken(hints[key])}")
         values[key] = value
     missing = [key for key in required if key not in values]
@@ -238,17 +240,24 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float, bool, str):
         allowed = (int, float) if hint is float else hint
         return isinstance(value, allowed) and (hint is bool or not isinstance(value, bool))
+    if origin is Mapping:
+        return _is_section(value)
     if hint is Any:
         return True
-    # A number or a word stands for no object.
-    return not (isinstance(hint, type) and isinstance(value, str | int | float) and not isinstance(value, hint))
+    # Nothing that a config can hold stands for an object, of which there may be none only where the hint says so.
+    if not isinstance(value, _PLAIN) or not (isinstance(hint, type) or origin is Callable):
+        return True
+    return isinstance(hint, type) and not getattr(hint, "_is_protocol", False) and isinstance(value, hint)
 
 
 def _spoken(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "True or False", str: "a word", types.NoneType: "None"}
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_spoken(option) for option in inner if option in words)  # a config holds no objects
+        # A config holds no objects.
+        return " or ".join(_spoken(one) for one in inner if one in words or typing.get_origin(one) is Mapping)
+    if origin is Mapping:
+        return "a section"
     if origin is tuple:
         of = "numbers" if inner[0] in (int, float) else "values"
         return f"a list of {of}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {of}"

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from genjax.config import ConfigError
+from genjax.config import ConfigError, printable
+from genjax.training.errors import TrainingStopped
 
 COMMANDS = {
     "train": "train an experiment, or go on with it",
@@ -17,7 +18,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    A mistake of the user's is one line on standard error and status 2, without a traceback.
+    A mistake of the user's is one line on standard error and status 2, without a traceback; a training that cannot go
+    on has a status of its own, see `genjax train --help`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
@@ -31,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _command(argv[0])(argv[1:])
-    except (ConfigError, OSError) as error:
-        print(f"genjax {argv[0]}: {error}", file=sys.stderr)
-        return 2
+    except (ConfigError, OSError, TrainingStopped) as error:
+        # Messages name files and values that may come from anywhere.
+        print(printable(f"genjax {argv[0]}: {error}", keep="\n"), file=sys.stderr)
+        return error.exit_code if isinstance(error, TrainingStopped) else 2
     except KeyboardInterrupt:  # where nothing was under way that could be saved
         print(f"genjax {argv[0]}: stopped", file=sys.stderr)
         return 130

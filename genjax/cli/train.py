@@ -2,24 +2,26 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from genjax.cli.flags import assign, literal
-from genjax.config import ConfigError
+from genjax.config import ConfigError, settings
 from genjax.training import distributed
 from genjax.training.experiment import Experiment
 from genjax.training.loop import train
-from genjax.training.run_folder import read_config
+from genjax.training.run_folder import read_config, read_json_config, to_json
 
 USAGE = """usage: genjax train --config=FILE.py[:MODE] --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
+       genjax train --config=FILE.json --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
        genjax train --workdir=FOLDER [--config.KEY.KEY=VALUE ...]
 
 Trains the experiment of a config file, from the newest checkpoint in the folder where there is one. A config file is
-Python and is executed; MODE is handed to its get_config, `smoke` is a tiny version. Without a config, goes on with the
-run in the folder, whose config is JSON and executes nothing. A folder keeps one experiment: a config that differs is
-refused and the difference shown, but a run may be given more steps.
+Python and is executed; MODE is handed to its get_config, `smoke` is a tiny version. One that ends in .json, such as the
+config.json of a run folder, executes nothing. Without a config, goes on with the run in the folder. A folder keeps one
+experiment: a config that differs is refused and the difference shown, but a run may be given more steps.
 
   --config.training.steps=500     overrides, as many as you like; a key that the file leaves out may be given too
 
@@ -28,8 +30,13 @@ Started by srun or mpirun as several processes, these train together. Elsewhere 
   --coordinator=HOST:PORT         where process 0 listens; with Open MPI 5 it must be given too
   --processes=N --process=I       how many there are, and which one this is, from 0; --processes=1 for a single one
 
-Exit status: 0 done, 2 a mistake in the command or the config, 130 and 143 stopped by Ctrl-C and SIGTERM, with the run
-saved and the command that goes on printed.
+Exit status:
+    0  done
+    2  a mistake in the command or the config, or another process trains in the folder
+    3  a loss or a gradient is infinite or not a number, and config.training.non_finite says stop
+    4  the disk is full; the checkpoints before are as they were
+  130  stopped by Ctrl-C, with the run saved and the command that goes on printed
+  143  stopped by SIGTERM, in the same way
 """
 
 
@@ -41,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     overrides = [flag.removeprefix("--config.") for flag in argv if flag.startswith("--config.")]
     rest = [flag for flag in argv if not flag.startswith("--config.")]
     # Before the config file is executed, which is the first that may touch a device.
-    config, workdir = _load(_join(rest))
+    config, workdir = _load(_join(rest), bool(overrides))
     for override in overrides:
         path, separator, value = override.partition("=")
         if not separator:
@@ -65,24 +72,51 @@ def _join(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _load(argv: Sequence[str]) -> tuple[ConfigDict, str]:
+def _load(argv: Sequence[str], overridden: bool) -> tuple[Any, str]:
     """Returns the config, of the file or of the folder's run, and the folder."""
     values = flags.FlagValues()
-    # Overrides are applied afterwards: the flags of ml_collections say neither where nor what would be right.
-    config_flag = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False, sys_argv=["genjax"])
+    config_flag = flags.DEFINE_string("config", None, "the config file", flag_values=values)
     workdir_flag = flags.DEFINE_string("workdir", None, "the run folder", flag_values=values)
     try:
         rest = values(["genjax train", *argv])[1:]
-        config = config_flag.value
-        if config is not None:
-            config.keys()  # of a file that could not be loaded, an object that raises at its first use
-    except Exception as error:  # whatever a config file, which is anybody's Python, may raise
+    except flags.Error as error:
         raise ConfigError(_cause(error)) from error
     if rest:
         raise ConfigError(f"what is {rest[0]!r}? flags are written --name=value")
     if workdir_flag.value is None:
         raise ConfigError("--workdir is missing: the folder of the run, new or to go on with")
-    return ConfigDict(read_config(workdir_flag.value)) if config is None else config, workdir_flag.value
+    path, workdir = config_flag.value, workdir_flag.value
+    if path is not None and ".json:" in path:
+        raise ConfigError(f"--config={path}: a config in JSON has no modes")
+    if path is not None and not path.endswith(".json"):
+        return _executed(path), workdir
+    config = read_config(workdir) if path is None else read_json_config(path)
+    return _choices(config) if overridden else config, workdir
+
+
+def _executed(path: str) -> ConfigDict:
+    """Returns the config that a Python file makes."""
+    values = flags.FlagValues()
+    # Overrides are applied afterwards: the flags of ml_collections say neither where nor what would be right.
+    flag = config_flags.DEFINE_config_file("config", flag_values=values, lock_config=False, sys_argv=["genjax"])
+    try:
+        values(["genjax train", f"--config={path}"])
+        flag.value.keys()  # of a file that could not be loaded, an object that raises at its first use
+    except Exception as error:  # whatever a config file, which is anybody's Python, may raise
+        raise ConfigError(_cause(error)) from error
+    return flag.value
+
+
+def _choices(config: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of a resolved config what is a default: a component named by a flag has its own, not the former one's.
+
+    A mistake in it stays there, and shows when the experiment is built.
+    """
+    try:
+        experiment = Experiment.from_config(config)
+    except ConfigError:
+        return config
+    return to_json(settings(experiment, defaults=False) | {"optimizers": experiment.optimizer_config(defaults=False)})
 
 
 def _cause(error: BaseException) -> str:
