@@ -23,6 +23,7 @@ from genjax.networks.base import (
     split_perturbed,
 )
 from genjax.networks.dropout import Dropout
+from genjax.networks.remat import check_remat, remat
 from genjax.registry import register
 
 PEEBLES = bibtex("""
@@ -66,6 +67,8 @@ class DiT(nn.Module):
         dtype: compute type of the products. Parameters, normalization, softmax, the embeddings and the last layer are
             float32.
         attention: implementation, see `genjax.networks.attention.resolve`.
+        remat: what the backward pass computes again, block by block, see `genjax.networks.remat.remat`; None for
+            nothing.
     """
 
     reference: ClassVar[str] = PEEBLES
@@ -81,6 +84,7 @@ class DiT(nn.Module):
     out_channels: int | None = None
     dtype: str = "float32"
     attention: str = "auto"
+    remat: str | None = None
 
     def __post_init__(self) -> None:
         """Fills the fields from the size and checks them."""
@@ -94,6 +98,7 @@ class DiT(nn.Module):
         require_one_of("embedding", self.embedding, embeddings.KINDS)
         require_one_of("attention", self.attention, attention.IMPLEMENTATIONS)
         check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
+        check_remat(self.remat)
         super().__post_init__()
 
     def check(self, image_shape: ImageShape) -> None:
@@ -141,10 +146,11 @@ class DiT(nn.Module):
         patches = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, -1)
         h = nn.Dense(self.hidden, kernel_init=_XAVIER, dtype=self.dtype, name="patches")(patches)
         h += jnp.asarray(positions(rows, columns, self.hidden), h.dtype)[None]
+        block = remat(Block, self.remat)
         for i in range(self.depth):
             name = f"block_{i}"
-            block = Block(self.hidden, self.heads, self.dropout, self.attention, self.dtype, name=name)
-            h = block(h, emb, dropout, perturbed.get(name))
+            one = block(self.hidden, self.heads, self.dropout, self.attention, self.dtype, name=name)
+            h = one(h, emb, dropout, perturbed.get(name))
 
         modulation = nn.Dense(2 * self.hidden, kernel_init=_ZEROS, dtype=self.dtype, name="out_modulation")(emb)
         shift, scale = jnp.split(modulation[:, None, :].astype(jnp.float32), 2, axis=-1)

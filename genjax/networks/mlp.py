@@ -1,5 +1,6 @@
 """A small fully connected network, for data of few dimensions and for tests."""
 
+import functools
 import math
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from genjax.networks.base import (
     split_perturbed,
 )
 from genjax.networks.dropout import Dropout
+from genjax.networks.remat import check_remat, remat
 from genjax.registry import register
 
 
@@ -32,6 +34,8 @@ class MLP(nn.Module):
         num_classes: number of classes; None for an unconditional network, which ignores the condition.
         out_channels: channels of the output; None for those of the input.
         dtype: compute type of the products; everything else is float32.
+        remat: what the backward pass computes again, block by block, see `genjax.networks.remat.remat`; None for
+            nothing.
     """
 
     hidden: int = 128
@@ -41,6 +45,7 @@ class MLP(nn.Module):
     num_classes: int | None = None
     out_channels: int | None = None
     dtype: str = "float32"
+    remat: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields."""
@@ -50,6 +55,7 @@ class MLP(nn.Module):
         require(self.depth >= 1, f"depth = {self.depth}: must be at least 1")
         require_one_of("embedding", self.embedding, embeddings.KINDS)
         check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
+        check_remat(self.remat)
         super().__post_init__()
 
     def check(self, image_shape: ImageShape) -> None:
@@ -80,15 +86,32 @@ class MLP(nn.Module):
         emb = nn.silu(emb)
 
         h = nn.Dense(self.hidden, dtype=self.dtype, name="in")(x.reshape(batch, -1))
+        block = remat(Block, self.remat)
         for i in range(self.depth):
-            r = nn.LayerNorm(dtype=jnp.float32, name=f"norm_{i}")(h)
-            r = nn.Dense(self.hidden, dtype=self.dtype, name=f"conditioning_{i}")(emb) + nn.Dense(
-                self.hidden, dtype=self.dtype, name=f"dense_{i}_0"
-            )(r)
-            r = Dropout(self.dropout, name=f"dropout_{i}")(nn.silu(r), dropout)
-            h += nn.Dense(self.hidden, dtype=self.dtype, name=f"dense_{i}_1")(r)
+            h = block(self.hidden, self.dropout, self.dtype, name=f"block_{i}")(h, emb, dropout)
 
         shape = (height, width, self.out_channels or channels)
         h = nn.LayerNorm(dtype=jnp.float32, name="out_norm")(h)
         h = nn.Dense(math.prod(shape), kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="out")(h)
         return h.reshape(batch, *shape)
+
+
+class Block(nn.Module):
+    """Normalization, a layer that the conditioning is added to, SiLU and a layer, with a skip around.
+
+    Attributes:
+        hidden, dropout, dtype: see `MLP`.
+    """
+
+    hidden: int
+    dropout: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array, emb: Array, dropout: Array | None = None) -> Array:
+        """Maps [B, hidden] and the conditioning [B, hidden] to [B, hidden] in `dtype`; `dropout` as in `MLP`."""
+        dense = functools.partial(nn.Dense, self.hidden, dtype=self.dtype)
+        h = nn.LayerNorm(dtype=jnp.float32, name="norm")(x)
+        h = dense(name="conditioning")(emb) + dense(name="dense_0")(h)
+        h = Dropout(self.dropout, name="dropout")(nn.silu(h), dropout)
+        return x + dense(name="dense_1")(h)

@@ -23,6 +23,7 @@ from genjax.networks.base import (
     split_perturbed,
 )
 from genjax.networks.dropout import Dropout
+from genjax.networks.remat import check_remat, remat
 from genjax.registry import register
 
 DHARIWAL = bibtex("""
@@ -105,6 +106,8 @@ class UNet(nn.Module):
         dtype: compute type of convolutions and products. Parameters, normalization, softmax, the embeddings and the
             last convolution are float32.
         attention: implementation, see `genjax.networks.attention.resolve`.
+        remat: what the backward pass computes again, block by block, see `genjax.networks.remat.remat`; None for
+            nothing.
     """
 
     reference: ClassVar[str] = DHARIWAL
@@ -125,6 +128,7 @@ class UNet(nn.Module):
     out_channels: int | None = None
     dtype: str = "float32"
     attention: str = "auto"
+    remat: str | None = None
 
     def __post_init__(self) -> None:
         """Fills the fields from the preset and checks them."""
@@ -148,6 +152,7 @@ class UNet(nn.Module):
         require_one_of("embedding", self.embedding, embeddings.KINDS)
         require_one_of("attention", self.attention, attention.IMPLEMENTATIONS)
         check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
+        check_remat(self.remat)
         super().__post_init__()
 
     @property
@@ -208,14 +213,14 @@ class UNet(nn.Module):
         widths, last = self.widths, len(self.widths) - 1
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=_INIT, dtype=self.dtype)
         block = functools.partial(
-            ResidualBlock,
+            remat(ResidualBlock, self.remat),
             scale_shift=self.scale_shift,
             skip_rescale=self.skip_rescale,
             dropout=self.dropout,
             dtype=self.dtype,
         )
         attention_block = functools.partial(
-            AttentionBlock,
+            remat(AttentionBlock, self.remat),
             heads=self.heads,
             head_channels=self.head_channels,
             skip_rescale=self.skip_rescale,
