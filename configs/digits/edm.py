@@ -54,7 +54,8 @@ def get_config(mode: str = "full") -> ConfigDict:
                     clip=1.0,
                 )
             ),
-            ema=dict(decay=0.99, warmup=True),
+            # Afterwards averages of other widths can be made: genjax evaluate --ema-widths=0.03,0.05,0.1,0.15,0.2
+            ema=dict(decay=0.99, warmup=True, posthoc=dict(snapshot_every=(steps + 31) // 32)),
             training=dict(
                 steps=steps,
                 batch_size=16 if smoke else 64,

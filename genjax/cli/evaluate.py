@@ -12,13 +12,15 @@ import numpy as np
 from rich.console import Console
 
 from genjax.cli.flags import Parser
-from genjax.cli.run import SECTIONS, Run, add_arguments, open_run
+from genjax.cli.run import SECTIONS, Run, add_arguments, open_run, snapshots_of
 from genjax.config import ConfigError
 from genjax.data.base import Source
-from genjax.data.transforms import preprocess, to_uint8
-from genjax.evaluation import evaluate, figures, report
+from genjax.data.transforms import to_uint8
+from genjax.evaluation import evaluate, figures, report, sweep
 from genjax.training import run_folder
+from genjax.training.posthoc import Snapshots
 
+SWEEP = "ema_sweep.csv"  # within a run folder
 _SHOWN = 10  # samples a class in the report
 
 
@@ -27,7 +29,17 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="genjax evaluate", description="Score a trained run; writes evaluation.json and report.html.")
     add_arguments(parser)
     parser.add_argument("--n", type=int, help="number of samples")
+    parser.add_argument(
+        "--ema-widths",
+        metavar="WIDTH,WIDTH",
+        help="score averages of these widths too, made afterwards as for --ema-width; writes ema_sweep.csv and .json",
+    )
     arguments, sections = parser.parse_dotted(argv, SECTIONS)
+    widths = _widths(arguments.ema_widths)
+    snapshots = snapshots_of(arguments) if widths else None
+    if snapshots is not None:
+        for width in widths:
+            snapshots.check(width)
     run = open_run(arguments, sections)
     n = run.experiment.evaluation.n if arguments.n is None else arguments.n
     if n < 2:
@@ -46,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         print("no distances: the config has no evaluation.feature_network")
     else:
         Console().print(evaluate.table([results]))
+    if snapshots is not None:
+        Console().print(sweep.table(sweep_widths(run, snapshots, widths, n, against)))
     path = run.workdir / "report.html"
     # The first start's command is what repeats the training; later ones went on with it.
     starts = json.loads((run.workdir / run_folder.VERSIONS).read_text())
@@ -55,6 +69,41 @@ def main(argv: Sequence[str]) -> int:
     report.write_report(path, describe(run, images, labels, results, figures_of_family, facts, command, versions))
     print(f"report: {path}")
     return 0
+
+
+def _widths(text: str | None) -> list[float]:
+    try:
+        return sorted({float(word) for word in text.split(",")}) if text else []
+    except ValueError:
+        raise ConfigError(f"--ema-widths = {text!r}: must be numbers, as in 0.05,0.1,0.15") from None
+
+
+def sweep_widths(
+    run: Run, snapshots: Snapshots, widths: Sequence[float], n: int, against: evaluate.Reference | None
+) -> list[sweep.Row]:
+    """Scores averages of several widths, by samples of the same noise; writes `ema_sweep.csv` and `ema_sweep.json`.
+
+    Args:
+        run: whose sampler and seed are used.
+        snapshots: what the averages are made of.
+        widths: rising.
+        n: samples of each.
+        against: what they are scored against; None to take the family's own figures alone.
+
+    Returns:
+        A row for each width.
+    """
+    labels = run.labels(n)
+    rows, results = [], []
+    for width in widths:
+        one, residual = run.averaged(snapshots, width)
+        scores = None if against is None else evaluate.score(one.generate(n, labels), labels, against, one.provenance())
+        family = held_out(one)
+        rows.append(sweep.row(width, residual, one.step, n, scores, family))
+        results.append({"ema_width": width, "residual": residual, **(scores or {}), "family": family})
+    sweep.write(run.workdir / SWEEP, rows)
+    evaluate.write(run.workdir / "ema_sweep.json", {"results": results})
+    return rows
 
 
 def reference(run: Run) -> evaluate.Reference | None:
@@ -73,17 +122,10 @@ def held_out(run: Run) -> dict[str, float]:
     """Averages the family's own figures over the held-out data; the training data where there are none."""
     experiment, size = run.experiment, run.experiment.evaluation.batch_size
     name, data = ("test", experiment.eval_data) if experiment.eval_data is not None else ("train", experiment.data)
-
-    @jax.jit
-    def figures_of(params: Any, batch: Any, key: jax.Array) -> Any:
-        return experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
-
     rows: list[dict[str, np.ndarray]] = []
     for i in range(-(-data.spec.size // size)):
         indices = np.arange(i * size, min((i + 1) * size, data.spec.size))
-        rows.append(
-            jax.device_get(figures_of(run.params, data.gather(indices), jax.random.fold_in(jax.random.key(0), i)))
-        )
+        rows.append(run.figures(data.gather(indices), jax.random.fold_in(jax.random.key(0), i)))
     return {
         f"{name} {key}": float(np.concatenate([row[key] for row in rows]).mean()) for key in (rows[0] if rows else {})
     }
@@ -103,7 +145,7 @@ def describe(
     experiment = run.experiment
     spec = experiment.data.spec
     shown = slice(0, _SHOWN * (spec.num_classes or _SHOWN))
-    metrics = run.workdir / "metrics.csv"
+    metrics, swept = run.workdir / "metrics.csv", run.workdir / SWEEP
     count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
     return report.Report(
         title=f"{experiment.config['family']['name']} on {run.provenance().dataset}",
@@ -117,6 +159,7 @@ def describe(
         class_names=spec.class_names,
         trajectory=trajectory(run),
         schedule=schedule(run),
+        ema_sweep=sweep.read(swept) if swept.exists() else [],
         config=json.dumps(dict(experiment.config), indent=2),
         versions=versions,
     )

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,13 @@ import jax
 import numpy as np
 
 from genjax.config import ConfigError, describe
-from genjax.data.transforms import to_uint8
+from genjax.data.transforms import preprocess, to_uint8
 from genjax.evaluation.manifest import Provenance
 from genjax.sampling import sample_keys
 from genjax.sampling.guidance import needs_null
 from genjax.training import checkpoints
 from genjax.training.experiment import Experiment, load_run
+from genjax.training.posthoc import Snapshots, open_snapshots
 
 SECTIONS = ("solver", "times", "guidance")  # what a dotted flag may name
 
@@ -29,7 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="solver steps")
     parser.add_argument("--guidance", type=float, help="scale of classifier-free guidance; 1 is none")
     parser.add_argument("--checkpoint", type=int, help="training step of the weights, by default the newest")
-    parser.add_argument("--no-ema", action="store_true", help="use the weights themselves, not their average")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--no-ema", action="store_true", help="use the weights themselves, not their average")
+    weights.add_argument(
+        "--ema-width",
+        type=float,
+        metavar="WIDTH",
+        help="use an average made afterwards, of this width as a share of the run (sigma_rel), such as 0.12; for runs "
+        "whose config has ema.posthoc. --checkpoint is then the step of a snapshot",
+    )
     parser.epilog = (
         "Sampler choices: --solver.name=dpmpp_2m, --solver.KEY=VALUE, --times.name=karras, --guidance.KEY=VALUE, and "
         "of a rule within another --guidance.guidance.KEY=VALUE."
@@ -47,6 +57,7 @@ class Run:
         step: their training step.
         seed: of the samples.
         ema: whether the weights are the averaged ones.
+        ema_width: the width of that average where it was made afterwards, else None.
     """
 
     workdir: pathlib.Path
@@ -55,6 +66,32 @@ class Run:
     step: int
     seed: int
     ema: bool
+    ema_width: float | None = None
+
+    def averaged(self, snapshots: Snapshots, width: float) -> tuple["Run", float]:
+        """Returns the run with the average of a width as its weights, and the average's residual.
+
+        What is compiled already serves the new weights too.
+
+        Raises:
+            ConfigError: the snapshots cannot give this width.
+        """
+        made = snapshots.reconstruct(width)
+        other = dataclasses.replace(self, params=made.params, step=made.step, ema=True, ema_width=width)
+        vars(other).update(_generate=self._generate, _figures=self._figures)
+        return other, made.residual
+
+    @functools.cached_property
+    def _figures(self) -> Callable[..., dict[str, jax.Array]]:
+        @jax.jit
+        def figures(params: Any, batch: Any, key: jax.Array) -> dict[str, jax.Array]:
+            return self.experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
+
+        return figures
+
+    def figures(self, batch: Any, key: jax.Array) -> dict[str, np.ndarray]:
+        """Returns the family's own figures of each example [B] of a batch, with images uint8 [B, H, W, C]."""
+        return jax.device_get(self._figures(self.params, batch, key))
 
     @functools.cached_property
     def _generate(self) -> Callable[..., jax.Array]:
@@ -105,6 +142,7 @@ class Run:
             seed=self.seed,
             checkpoint_step=self.step,
             ema=self.ema,
+            ema_width=self.ema_width,
             **self.sampler(),
         )
 
@@ -149,13 +187,24 @@ def open_run(arguments: argparse.Namespace, sections: dict[str, dict[str, Any]])
     asked = arguments.guidance is not None or "guidance" in sections
     if asked and not experiment.family.condition and (sampler is None or needs_null(sampler.guidance)):
         raise ConfigError("--guidance: this model has no condition to be guided by")
-    params, step = checkpoints.restore_params(
-        workdir / checkpoints.DIRECTORY, arguments.checkpoint, ema=not arguments.no_ema
-    )
+    if arguments.ema_width is None:
+        folder = workdir / checkpoints.DIRECTORY
+        params, step = checkpoints.restore_params(folder, arguments.checkpoint, ema=not arguments.no_ema)
+    else:
+        params, step, _ = snapshots_of(arguments).reconstruct(arguments.ema_width)
     seed = experiment.evaluation.seed if arguments.seed is None else arguments.seed
     if not 0 <= seed < 2**32:
         raise ConfigError(f"--seed = {seed}: must be in [0, 2^32)")
-    return Run(workdir, experiment, params, step, seed, not arguments.no_ema)
+    return Run(workdir, experiment, params, step, seed, not arguments.no_ema, arguments.ema_width)
+
+
+def snapshots_of(arguments: argparse.Namespace) -> Snapshots:
+    """Opens the snapshots of the run that the flags name; says on standard error which are damaged.
+
+    Raises:
+        ConfigError: there are none, or none of the step asked for.
+    """
+    return open_snapshots(arguments.workdir, arguments.checkpoint, lambda line: print(line, file=sys.stderr))
 
 
 def with_sampler(

@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _name(run: Run) -> str:
-    """A name that tells one sampler's samples from another's."""
+    """A name that tells one sampler's samples, or one average's, from another's."""
     sampler = run.sampler()
-    return "-".join([*([sampler["solver"]["name"], f"{sampler['steps']}steps"] if sampler else []), f"seed{run.seed}"])
+    solver = [sampler["solver"]["name"], f"{sampler['steps']}steps"] if sampler else []
+    width = [] if run.ema_width is None else [f"ema{run.ema_width:g}"]
+    return "-".join([*solver, *width, f"seed{run.seed}"])

@@ -121,6 +121,8 @@ def write(path: str | Path, results: Mapping[str, Any]) -> None:
     def known(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: known(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [known(inner) for inner in value]
         return None if isinstance(value, float) and not np.isfinite(value) else value
 
     Path(path).write_text(json.dumps(known(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ class Provenance:
         seed: of the samples.
         checkpoint_step: training step of the weights.
         ema: whether the weights are the averaged ones.
+        ema_width: the width (sigma_rel) of an average that was made after the training; None for the training's own.
         resize: how images were brought to the feature network's size; "none" where they were not.
         solver: the solver's config, `dict(name=..., **kwargs)`; None for a family that has none, as a GAN.
         times: the time grid's config.
@@ -31,6 +32,7 @@ class Provenance:
     seed: int
     checkpoint_step: int
     ema: bool
+    ema_width: float | None = None
     resize: str = "none"
     solver: Mapping[str, Any] | None = None
     times: Mapping[str, Any] | None = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from genjax.config import require
-from genjax.evaluation import evaluate, figures
+from genjax.evaluation import evaluate, figures, sweep
 
 _CLASS_COLUMNS = 10  # samples in the row of a class
 _PLAIN_COLUMNS = 12  # samples in a row without classes
@@ -54,6 +54,7 @@ class Report:
         class_names: names of the classes; their numbers where there are none.
         trajectory: the denoising of one batch, uint8 [T, B, H, W, C], from noise to image.
         schedule: the noise schedule.
+        ema_sweep: scores of averages of several widths, as `sweep.row` gives them.
         config: the resolved config, as text.
         versions: versions of what the run used, by name.
     """
@@ -69,6 +70,7 @@ class Report:
     class_names: Sequence[str] | None = None
     trajectory: np.ndarray | None = None
     schedule: Schedule | None = None
+    ema_sweep: Sequence[sweep.Row] = ()
     config: str = ""
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -101,6 +103,7 @@ def render(run: Report) -> str:
     """
     sections = (
         _evaluation(run),
+        _ema_sweep(run),
         _samples(run),
         _denoising(run),
         _training(run),
@@ -153,6 +156,21 @@ def _figure_table(result: Mapping[str, Any]) -> str:
         f'<p class="note">{_text(note)}</p>'
         f"<details><summary>Manifest</summary>{_plain_table(manifest)}</details>"
     )
+
+
+def _ema_sweep(run: Report) -> str:
+    if not run.ema_sweep:
+        return ""
+    first = run.ema_sweep[0]
+    note = (
+        f"Averages made after the training, of step {first['step']:.0f}, by their width as a share of the run "
+        f"(sigma_rel). {first['n']:.0f} samples each, of the same noise."
+    )
+    panels = "".join(
+        _panel(name, figures.lines(curves, "width of the average"))
+        for name, curves in sweep.curves(run.ema_sweep).items()
+    )
+    return _section("Widths of the average", f'<p class="note">{_text(note)}</p><div class="panels">{panels}</div>')
 
 
 def _samples(run: Report) -> str:

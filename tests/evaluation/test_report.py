@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from genjax.evaluation import report
+from genjax.evaluation import report, sweep
 from genjax.evaluation.report import Report, Schedule, render, write_report
 
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
@@ -41,6 +41,7 @@ class Page(html.parser.HTMLParser):
 
 SECTIONS = (
     "Evaluation",
+    "Widths of the average",
     "Samples",
     "Samples by class",
     "Denoising of one batch",
@@ -88,6 +89,7 @@ def full(evaluation):
         class_names=(HOSTILE, "cat", "dog"),
         trajectory=rng.integers(0, 256, (12, 5, 8, 8, 1), np.uint8),
         schedule=Schedule(t=t, alpha=1 - t, sigma=t, log_snr=log_snr),
+        ema_sweep=[sweep.row(width, 0.01, 500, 50, evaluation, {HOSTILE: width}) for width in (0.05, 0.1)],
         config=f"seed: 0\nname: {HOSTILE}\n",
         versions={"jax": HOSTILE},
     )
@@ -100,6 +102,7 @@ def test_full_page(full):
     for cell in ("2.346", "1.250 ± 0.125", "1.88", "96.0% [86.5, 98.9]", "3.142", "ddim(eta=0.0)", "yes"):
         assert cell in page.texts
     assert "Solver: ddim(eta=0.0), 20 steps." in text and "99.4%" in text and "360 images of the test split" in text
+    assert "of step 500" in text and "curve of distance" in text
     assert "FID" not in re.sub(r"base64,[^\"]*", "", text)
 
 
