@@ -1,7 +1,11 @@
 """The trainer, its input pipeline and the demo's sampler."""
 
+import contextlib
+import dataclasses
 import importlib.util
+import io
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +20,14 @@ from genjax.data.base import DataSpec
 from genjax.data.loader import batches
 from genjax.data.transforms import preprocess
 from genjax.training.experiment import Experiment
+from genjax.training.loop import train
 from genjax.training.state import build_optimizers, create_state
 from genjax.training.step import make_train_step
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits" / "ddpm.py"
+WINDOW = 50  # steps that are timed together; as many as the demo logs together
+SAVES, PERIOD = 6, 200  # checkpoints whose cost is measured, and the steps from one to the next
+MINUTE = 60.0
 
 
 def figures() -> Figures:
@@ -27,11 +35,19 @@ def figures() -> Figures:
     experiment = demo()
     step, params = training(experiment)
     overhead = sampler_overhead(experiment, params)
+    loop = loop_over_bare(experiment)
+    saving = cost_of_a_save(experiment)
     digits = loading(experiment.data, experiment.training.batch_size)
     source = Random()
     ours, theirs = loading(source, 128), torch_loading(source, 128)
     against = f"{ours / theirs:.1f}" if theirs else f"- ({ours * 128:,.0f} images/s; no PyTorch here)"
     rows = [
+        ("the training loop's step over the bare compiled step, called in a row", f"{loop:.3f}", "at most 1.03"),
+        (
+            f"throughput lost to one checkpoint a minute (each costs {1000 * saving:.0f} ms of training)",
+            f"{saving / MINUTE:.2%}",
+            "at most 5%",
+        ),
         ("share of a sampling step that is not the demo's network", f"{overhead:.1%}", "at most 5%"),
         ("digits batches delivered over batches that the demo consumes", f"{digits * step:,.0f}", "at least 20"),
         ("in-memory 32x32x3 images over PyTorch's DataLoader (the faster of 0 and 2 workers)", against, "at least 3"),
@@ -79,6 +95,67 @@ def training(experiment: Experiment) -> tuple[float, Any]:
     )
     batch = next(batches(experiment.data, 0, experiment.training.batch_size))
     return best(lambda: step(state, batch), 5), params
+
+
+def loop_over_bare(experiment: Experiment, turns: int = 2) -> float:
+    """Returns the time of a step of `train`, without checkpoints and samples, over that of the step alone.
+
+    Both are the best of several windows of steps, and the two take turns. The step alone is compiled as the loop does
+    it, with its state donated, and gets one batch that is on the device; the loop reads its own and writes its metrics.
+    """
+    state = jax.jit(lambda: create_state(experiment, experiment.data.spec))()
+    optimizers = build_optimizers(experiment, state.params)
+    prepare = lambda batch, key: preprocess(batch, key, flip=experiment.data.flip)  # noqa: E731
+    step = jax.jit(make_train_step(experiment.family, optimizers, experiment.ema, prepare), donate_argnums=0)
+    batch = jax.device_put(next(batches(experiment.data, 0, experiment.training.batch_size)))
+
+    def window() -> Any:
+        nonlocal state
+        for _ in range(WINDOW):
+            state, _ = step(state, batch)
+        return state
+
+    bare, loop = [], []
+    for _ in range(turns):
+        bare.append(best(window, 3))
+        times = loop_times(experiment, 5 * WINDOW, save_every=0)
+        loop.append(np.diff(times[WINDOW::WINDOW]).min())
+    return min(loop) / min(bare)
+
+
+def cost_of_a_save(experiment: Experiment) -> float:
+    """Returns the seconds of training that a checkpoint costs: the mean of several in one run.
+
+    From one checkpoint to the next there are windows in which the last is being written and windows in which nothing
+    is. What a period takes beyond the typical time of the latter is the price of its checkpoint.
+    """
+    # A run begins a checkpoint every `save_every // 2` steps.
+    times = loop_times(experiment, (SAVES + 1) * PERIOD + WINDOW, save_every=2 * PERIOD)
+    windows = np.diff(times[PERIOD - 1 :: WINDOW])[: SAVES * PERIOD // WINDOW].reshape(SAVES, -1)
+    quiet = np.median(windows[:, windows.shape[1] // 2 :])
+    return float(np.mean(windows.sum(1)) - windows.shape[1] * quiet)
+
+
+def loop_times(experiment: Experiment, steps: int, **training: Any) -> np.ndarray:
+    """Returns when the training loop asked for each of its batches, in seconds; in a new folder, without samples."""
+    data = Timed(experiment.data)
+    how = dataclasses.replace(experiment.training, steps=steps, sample_every=0, eval_every=0, **training)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        train(dataclasses.replace(experiment, data=data, training=how), folder)
+    return np.array(data.times)
+
+
+class Timed:
+    """A data set that notes when it is asked for batches."""
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.spec, self.flip = source, source.spec, source.flip
+        self.times: list[float] = []
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns a batch."""
+        self.times.append(time.perf_counter())
+        return self.source.gather(indices)
 
 
 def loading(source: Any, batch_size: int, seconds: float = 2.0) -> float:

@@ -3,8 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmark import samplers, scaling
+from experiments.benchmark import samplers, scaling, training
 from genjax import processes, registry, sampling, solvers
+from genjax.training.experiment import Experiment
+from tests.training import toys
 
 
 @pytest.mark.parametrize("sweep", [scaling.one_after_another, scaling.at_once])
@@ -44,3 +46,20 @@ def test_a_bare_pass_evaluates_the_network_as_often_as_the_solver():
         evaluations = 0
         jax.eval_shape(lambda x, plan=plan: samplers.bare(plan, denoise, lambda i, j: x, x), jnp.ones((2, 3)))
         assert evaluations == solver.nfe_per_step, entry.name
+
+
+def test_the_loop_is_timed_batch_by_batch():
+    experiment = Experiment.from_config(toys.denoiser_config(save_every=1))
+    times = training.loop_times(experiment, 5, save_every=4)
+    assert len(times) >= 5 and (np.diff(times) > 0).all()  # the loop looks at one batch more, for its shape
+
+
+def test_a_save_costs_what_a_period_takes_beyond_its_quiet_windows(monkeypatch):
+    def times(experiment, steps, save_every):
+        assert save_every == 2 * training.PERIOD  # a checkpoint is begun every half of it
+        seconds = np.full(steps, 0.01)
+        seconds[training.PERIOD :: training.PERIOD] += 0.3  # the step after a checkpoint waits
+        return np.cumsum(seconds)
+
+    monkeypatch.setattr(training, "loop_times", times)
+    assert training.cost_of_a_save(None) == pytest.approx(0.3)
