@@ -13,7 +13,11 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
+
+from genjax.training.store import Store
 
 ROOT = pathlib.Path(__file__).parents[2]
 SAVE_EVERY = 6
@@ -116,6 +120,14 @@ def wait_for(starts, condition):
     pytest.fail("nothing was saved")
 
 
+def snapshots(folder):
+    """Every bit of every snapshot of a run; none of a run that has none."""
+    store = Store(folder / "snapshots", read_only=True)
+    assert all(store.verify(step) is None for step in store.steps())
+    trees = {step: store.load(step, store.shapes(step)) for step in store.steps()}
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), trees)
+
+
 def soak(kind, tmp_path, kills, steps, slower=0.0):
     """Runs to the end without a break and with kills, and compares."""
     programs = tmp_path / "programs"
@@ -133,6 +145,7 @@ def soak(kind, tmp_path, kills, steps, slower=0.0):
     assert broken.resumed == sorted(broken.resumed) and broken.resumed[-1] > 0
     for reached, resumed in zip(broken.reached, broken.resumed[1:], strict=False):
         assert reached - resumed <= SAVE_EVERY, (broken.reached, broken.resumed)
+    assert snapshots(broken.folder) == snapshots(whole.folder)
     # A kill leaves nothing that looks like a checkpoint and is none.
     assert all(path.name.isdigit() for path in (broken.folder / "checkpoints").iterdir())
     return broken, whole

@@ -1,5 +1,8 @@
 """Averages made of snapshots, against the recursion run with the width itself."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +10,12 @@ import pytest
 
 from genjax.config import ConfigError
 from genjax.training.ema import EMA, PostHoc, gamma
+from genjax.training.experiment import Experiment
+from genjax.training.loop import train
 from genjax.training.posthoc import MAX_RESIDUAL, Snapshots, SnapshotWriter, open_snapshots
 from genjax.training.state import TrainState
+from genjax.training.store import Store
+from tests.training import toys
 
 STEPS = 512
 # Weights as training moves them, fast at first, with noise: what 64 numbers are in each of the steps.
@@ -194,3 +201,38 @@ def test_a_run_without_posthoc_has_no_snapshots(tmp_path):
     writer.settle(1)
     writer.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def contents(folder):
+    """Every bit of every snapshot."""
+    store = Store(folder / "snapshots", read_only=True)
+    assert all(store.verify(step) is None for step in store.steps())
+    trees = {step: store.load(step, store.shapes(step)) for step in store.steps()}
+    return jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), trees)
+
+
+def test_a_broken_run_has_the_snapshots_of_an_unbroken_one(tmp_path, monkeypatch):
+    config = toys.denoiser_config(steps=12, save_every=4) | {"ema": {"decay": 0.9, "posthoc": {"snapshot_every": 3}}}
+    experiment = Experiment.from_config(config)
+    train(experiment, tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    assert list(expected) == [3, 6, 9, 12]
+
+    broken = tmp_path / "broken"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        toys.at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        train(experiment, broken)
+    # What a kill leaves between the two saves of a step: a checkpoint of it, and half a snapshot.
+    assert "00000006" in os.listdir(broken / "checkpoints")
+    (broken / "snapshots" / "00000006").rename(broken / "snapshots" / "00000006.writing")
+    train(experiment, broken)
+    assert contents(broken) == expected
+
+
+def test_a_step_that_is_no_number_leaves_the_averages(tmp_path):
+    config = toys.denoiser_config(steps=4, non_finite="skip") | {
+        "ema": {"decay": 0.9, "posthoc": {"snapshot_every": 1}}
+    }
+    train(Experiment.from_config(config | {"family": {"name": "toy_denoiser", "breaks_at": [3]}}), tmp_path)
+    averages = {step: parts["posthoc"] for step, parts in contents(tmp_path).items()}
+    assert averages[3] == averages[2] != averages[4]
