@@ -13,5 +13,8 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a machine that dies now may keep the new name and not the contents
     os.replace(draft, path)

@@ -27,6 +27,7 @@ from genjax.training.distributed import Flags, agreed, flags, greatest, together
 from genjax.training.experiment import Experiment
 from genjax.training.flops import peak_flops, step_flops
 from genjax.training.interrupts import Interrupts
+from genjax.training.lock import locked
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
 from genjax.training.monitor import make_evaluator, make_sampler
@@ -68,7 +69,9 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         news: list[str | None] = []
         with together("opening the run folder"):
             if leads:
-                news.append(run_folder.open_run(folder, experiment.config))
+                news.append(stack.enter_context(locked(folder)))
+                news.append(run_folder.open_run(folder, experiment.config, _resolve))
+                news.append(run_folder.code_difference(folder))
         if config.compile_cache is not None:
             _enable_compile_cache(config.compile_cache)
 
@@ -222,6 +225,10 @@ def _restore_or_create(
         return jax.jit(create, out_shardings=placed, compiler_options=options)(), {}, 0
     state, about = saved.restore(template)
     return state, about, int(state.step)
+
+
+def _resolve(config: Any) -> Mapping[str, Any]:
+    return Experiment.from_config(config).config
 
 
 def _guard(experiment: Experiment, folder: pathlib.Path | None, start: int, about: Mapping[str, Any]) -> Guard:

@@ -15,6 +15,7 @@ import jax
 
 import genjax
 from genjax.config import ConfigError, printable
+from genjax.training.files import write_whole
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"
@@ -251,13 +252,4 @@ def _version(package: str) -> str | None:
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a file that is whole or not there, whenever the process is killed; by the first process alone."""
-    if jax.process_index() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())  # or a machine that dies now may keep the new name and not the contents
-    os.replace(draft, path)
+    write_whole(path, json.dumps(value, indent=2) + "\n")

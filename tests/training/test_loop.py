@@ -152,7 +152,7 @@ def test_a_longer_run_goes_on(unbroken, tmp_path, capsys):
 
 def test_run_folder_holds_what_it_should(unbroken, compile_cache):
     _, folder, _ = unbroken
-    files = "config.json versions.json metrics.csv parameters.txt tensorboard checkpoints samples"
+    files = "config.json versions.json lock metrics.csv parameters.txt tensorboard checkpoints samples"
     assert {path.name for path in folder.iterdir()} == set(files.split())
     assert "Total:" in (folder / "parameters.txt").read_text()
     assert any(compile_cache.iterdir())
