@@ -36,6 +36,7 @@ MANIFEST = "MANIFEST.json"
 _LEFTOVER = re.compile(r"\d+\.(writing|deleting)")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _CHUNK = 2**20  # bytes read at once
+_UNKNOWN = -1  # beside exit statuses: still writing
 
 
 class Store:
@@ -121,13 +122,7 @@ class Store:
         if self._pending is None:
             return
         (step, job), self._pending = self._pending, None
-        error = job.exception()
-        if jax.process_count() > 1:
-            code = 0 if error is None else getattr(error, "exit_code", TrainingStopped.exit_code)
-            codes = multihost_utils.process_allgather(np.int32(code))
-            if error is None and codes.any():
-                error = TrainingStopped(f"{self.path(step)}: process {codes.argmax()} could not write its share")
-                error.exit_code = int(codes.max())
+        error = job.exception() if jax.process_count() == 1 else self._first_error(step, job)
         if error is not None:
             raise error
 
@@ -136,10 +131,12 @@ class Store:
 
         Unlike `wait` it does not wait for the other processes, one of which may be why the store is closed.
         """
-        self._pool.shutdown()
-        if self._pending is not None:
-            (_, job), self._pending = self._pending, None
-            job.result()
+        try:
+            if self._pending is not None:
+                (_, job), self._pending = self._pending, None
+                job.result()
+        finally:
+            self._pool.shutdown(wait=False)
 
     def verify(self, step: int) -> str | None:
         """Compares all files of a step with its manifest.
@@ -242,6 +239,25 @@ class Store:
             raise
         if done is not None:
             done(step)
+
+    def _first_error(self, step: int, job: concurrent.futures.Future[None]) -> BaseException | None:
+        """What went wrong in any of several processes, on all of them, as soon as one knows.
+
+        Orbax would let the others wait for that one for five minutes.
+        """
+        while True:
+            concurrent.futures.wait([job], timeout=0.2)
+            done = job.done()  # asked once: it may change in between
+            error = job.exception() if done else None
+            code = getattr(error, "exit_code", TrainingStopped.exit_code) if error else 0
+            codes = multihost_utils.process_allgather(np.int32(code if done else _UNKNOWN))
+            if not codes.any():
+                return None
+            if codes.max() > 0:
+                self._sweep()
+                stopped = TrainingStopped(f"{self.path(step)} was not saved: process {codes.argmax()} could not write")
+                stopped.exit_code = int(codes.max())
+                return error or stopped
 
     def _abandon(self, error: Exception, step: int, size: int) -> DiskFull | None:
         """Removes what there is of a step; returns what to do where the reason is a full disk, else None."""
