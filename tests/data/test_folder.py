@@ -147,6 +147,94 @@ def test_a_pipe_does_not_hang(folder):
         _ = Folder(str(folder)).spec
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("../../outside.png", "a link that leads out of the folder"),
+        ("/dev/zero", "a link that leads out of the folder"),
+        ("link.png", "OSError: .*symbolic links"),
+    ],
+)
+def test_links_out_of_the_folder_are_not_followed(folder, target, reason):
+    """Without metadata, where whatever has an image's suffix is read."""
+    save(folder.parent / "outside.png")
+    (folder / "cat" / "link.png").symlink_to(target)
+    (folder / "cat" / "within.png").symlink_to("a.png")  # links within it are
+    with pytest.raises(DataError, match=rf"cannot read image .*/cat/link.png: {reason}"):
+        _ = Folder(str(folder)).spec
+    source = Folder(str(folder), on_error="skip")
+    assert [name for name, _ in source.skipped] == ["cat/link.png"] and source.spec.size == 4
+    batch = source.gather(np.array([0, 2]))["image"]
+    np.testing.assert_array_equal(batch[0], batch[1])
+
+
+def test_a_link_that_is_bent_later_is_not_followed(folder):
+    save(folder.parent / "outside.png")
+    (folder / "cat" / "link.png").symlink_to("a.png")
+    source = Folder(str(folder), memory_limit=0)
+    assert source.spec.size == 4
+    (folder / "cat" / "link.png").unlink()
+    (folder / "cat" / "link.png").symlink_to(folder.parent / "outside.png")
+    with pytest.raises(DataError, match="link.png: a link that leads out"):
+        source.gather(np.arange(4))
+
+
+def test_metadata_that_is_a_pipe_or_a_link_or_a_terabyte(folder):
+    path = folder / "metadata.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="cannot read .*metadata.jsonl: not a regular file"):
+        _ = Folder(str(folder)).spec
+    path.unlink()
+    secret = folder.parent / "secret"
+    secret.write_text("secret")
+    path.symlink_to(secret)
+    with pytest.raises(DataError, match="cannot read .*metadata.jsonl: a link that leads out") as caught:
+        _ = Folder(str(folder)).spec
+    assert "secret" not in str(caught.value).replace(str(folder), "")
+    path.unlink()
+    with open(path, "wb") as file:
+        file.truncate(2**40)  # takes no space on the disk
+    with pytest.raises(DataError, match="metadata.jsonl, line 1: longer than 1048576 bytes"):
+        _ = Folder(str(folder)).spec
+
+
+def test_a_terabyte_of_image(folder):
+    with open(folder / "cat" / "huge.png", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match="huge.png: more than 20777216 bytes"):
+        _ = Folder(str(folder), max_pixels=1_000_000).spec
+
+
+def test_names_are_escaped_where_they_are_shown(tmp_path, caplog):
+    bad = os.fsdecode(b"evil\x1b[2J\n\xe2\x80\xae\xff")  # clears the screen, begins a line, turns the text, is no UTF-8
+    save(tmp_path / "good" / "a.png")
+    save(tmp_path / bad / "a.png")
+    (tmp_path / bad / f"{bad}.png").write_text("no image")
+    shown = r"evil\x1b[2J\n\u202e\udcff"
+    with pytest.raises(DataError) as caught:
+        _ = Folder(str(tmp_path)).spec
+    assert f"/{shown}/{shown}.png: not an image" in str(caught.value) and str(caught.value).isprintable()
+    source = Folder(str(tmp_path), on_error="skip")
+    assert source.spec.class_names == (shown, "good") and source.skipped[0][0] == f"{bad}/{bad}.png"
+    assert all(record.getMessage().isprintable() for record in caplog.records) and shown in caplog.text
+
+
+def test_folders_within_folders_without_end(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    depth = 1100  # more than Python's limit of recursion
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    try:
+        assert Folder(str(folder)).spec.size == 3
+    except DataError as error:  # up to Python 3.11
+        assert "folders within folders, too deep" in str(error)
+    finally:
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
+
+
 def test_an_image_that_vanishes_is_named(folder):
     source = Folder(str(folder), on_error="skip", memory_limit=0)
     assert source.spec.size == 3
@@ -170,6 +258,15 @@ def test_an_image_that_vanishes_is_named(folder):
         ({"file_name": "cat/a.png", "text": "has a caption"}, "has a text, unlike the first line"),
         ({"file_name": "cat/a.png", "label": -1}, "label = -1"),
         ({"file_name": "cat/a.png", "label": 10**12}, "label = 1000000000000"),
+        ({"file_name": "cat/a.png", "label": int("9" * 4000)}, r"label = 9+\.\.\.9+: must lie"),
+        ({"file_name": "loop.png"}, "has no label"),
+        ({"file_name": "cat/\x1b[2J" + "../" * 9}, r"'cat/\\x1b\[2J.*' leads out of the folder"),
+        ({"file_name": "cat/\ud800.png"}, r"'cat/\\ud800.png': not a path"),
+        ({"file_name": "x" * 500_000 + "/.."}, r"'x+\.\.\.x*/\.\.' leads out"),
+        ({"file_name": "cat/a.png", "text": "x" * 70_000}, "text: longer than 65536 characters"),
+        ({"file_name": "cat/a.png", "label": "x" * 1025}, "label: longer than 1024 characters"),
+        ({"file_name": "cat/a.png", "text": "\udfff"}, r"text '\\udfff': half of a character"),
+        ({"file_name": "cat/a.png", "text": "x" * 2**20}, "longer than 1048576 bytes"),
         ({"file_name": "cat/a.png", "label": True}, "label: must be a name or a number"),
         ("[1, 2]", "not a JSON object"),
         ("{broken", "Expecting"),
@@ -180,9 +277,11 @@ def test_an_image_that_vanishes_is_named(folder):
 def test_metadata_with_mistakes_are_refused(folder, line, message, on_error):
     save(folder.parent / "outside.png")
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
-    metadata(folder, {"file_name": "dog/b.png"}, line)
-    with pytest.raises(DataError, match=rf"metadata.jsonl, line 2: .*{message}"):
+    (folder / "loop.png").symlink_to("loop.png")
+    metadata(folder, {"file_name": "dog/b.png", **({"label": "x"} if line == {"file_name": "loop.png"} else {})}, line)
+    with pytest.raises(DataError, match=rf"metadata.jsonl, line 2: .*{message}") as caught:
         _ = Folder(str(folder), on_error=on_error).spec
+    assert len(str(caught.value)) < 700 and str(caught.value).isprintable()
 
 
 def test_labels_of_two_kinds_and_unreadable_metadata(folder):
@@ -190,7 +289,7 @@ def test_labels_of_two_kinds_and_unreadable_metadata(folder):
     with pytest.raises(DataError, match="line 2: .*must not be mixed"):
         _ = Folder(str(folder)).spec
     (folder / "metadata.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="cannot read .*metadata.jsonl"):
+    with pytest.raises(DataError, match="metadata.jsonl, line 1: 'utf-8' codec"):
         _ = Folder(str(folder)).spec
     metadata(folder, "")
     with pytest.raises(DataError, match="names no images"):
@@ -259,6 +358,8 @@ def test_photographs_are_turned_upright(tmp_path):
         ("path", ""),
         ("channels", 2),
         ("on_error", "ignore"),
+        ("max_pixels", 0),
+        ("max_pixels", 2**27 + 1),
         ("image_size", -1),
         ("center_crop", 0),
         ("memory_limit", -1),
