@@ -15,20 +15,16 @@ import inspect
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from genjax.config import require
 from genjax.evaluation import classifier
+from genjax.interop import weights
 from genjax.registry import register
-
-Tensors = dict[str, np.ndarray]
 
 _log = logging.getLogger(__name__)
 
@@ -154,9 +150,9 @@ class DigitsClassifier:
             for name, value in tensors.items():
                 layer, leaf = name.split(".")
                 params.setdefault(layer, {})[leaf] = jax.numpy.asarray(value)
-        return Classifier("digits_classifier", images.shape[1:], params, weights_hash(tensors))
+        return Classifier("digits_classifier", images.shape[1:], params, weights.weights_hash(tensors))
 
-    def _train(self, images: np.ndarray, labels: np.ndarray) -> Tensors:
+    def _train(self, images: np.ndarray, labels: np.ndarray) -> weights.Tensors:
         """Trains on the CPU wherever there is one, because GPUs sum in another order from run to run."""
         num_classes = int(labels.max()) + 1
         with _on_cpu():
@@ -192,16 +188,6 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "genjax"
 
 
-def weights_hash(tensors: Tensors) -> str:
-    """Returns the SHA-256 over names, shapes, types and values of all the tensors, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        little_endian = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-        digest.update(f"{name} {little_endian.dtype.str} {value.shape}\0".encode())
-        digest.update(little_endian.tobytes())
-    return digest.hexdigest()
-
-
 def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     require(
@@ -219,33 +205,20 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
 
-def _load(path: Path) -> Tensors | None:
-    """Reads cached weights; None where there are none or they are not what was written.
-
-    A flipped bit in a safetensors file reads without an error, so the hash in its header is compared.
-    """
+def _load(path: Path) -> weights.Tensors | None:
+    """Reads cached weights; None where there are none or they are not what was written."""
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            expected = (file.metadata() or {}).get("sha256")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        _log.warning("%s cannot be read (%s); training again", path, error)
+        return weights.read(path)[0]
+    except weights.WeightsError as error:
+        _log.warning("%s; training again", error)
         return None
-    if weights_hash(tensors) != expected:
-        _log.warning("%s is damaged; training again", path)
-        return None
-    return tensors
 
 
-def _save(path: Path, tensors: Tensors) -> None:
-    """Writes weights so that a reader beside us sees the whole file or none; a folder that is read-only is no error."""
+def _save(path: Path, tensors: weights.Tensors) -> None:
+    """Writes weights for the next time; a folder that is read-only is no error."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = safetensors.numpy.save(tensors, metadata={"sha256": weights_hash(tensors)})
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
+        weights.write(path, tensors)
     except OSError as error:
         _log.warning("the feature network could not be cached in %s: %s", path, error)
