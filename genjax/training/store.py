@@ -10,9 +10,7 @@ renames and deletes.
 """
 
 import concurrent.futures
-import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -31,11 +29,10 @@ from rich.filesize import decimal
 
 from genjax.config import ConfigError
 from genjax.training.errors import DiskFull, TrainingStopped
+from genjax.training.manifest import find_fault, flush, read_manifest, write_manifest
 
-MANIFEST = "MANIFEST.json"
 _LEFTOVER = re.compile(r"\d+\.(writing|deleting)")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-_CHUNK = 2**20  # bytes read at once
 _UNKNOWN = -1  # beside exit statuses: still writing
 
 
@@ -147,17 +144,7 @@ class Store:
         Raises:
             ConfigError: there is no such step.
         """
-        folder = self._existing(step)
-        try:
-            expected = _read_manifest(folder)["files"]
-        except ConfigError as error:
-            return str(error)
-        faults = []
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            compare = pool.map(lambda name: _compare(folder / name, *expected[name]), expected)
-            faults = [f"{name} {fault}" for name, fault in zip(expected, compare, strict=True) if fault]
-        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-        return faults[0] + more if faults else None
+        return find_fault(self._existing(step))
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Returns the JSON values that were saved with a step.
@@ -165,7 +152,7 @@ class Store:
         Raises:
             ConfigError: there is no such step, or its manifest is damaged.
         """
-        return _read_manifest(self._existing(step))["metadata"]
+        return read_manifest(self._existing(step))["metadata"]
 
     def shapes(self, step: int) -> dict[str, Any]:
         """Returns what `load` takes to read all parts of a step onto this process's first device.
@@ -229,9 +216,9 @@ class Store:
             if not leads():
                 return
             draft = self._draft(step)
-            _write_manifest(draft, metadata)
+            write_manifest(draft, metadata)
             draft.rename(self.path(step))
-            _flush(self.directory)
+            flush(self.directory)
         except Exception as error:
             full = self._abandon(error, step, size)
             if full is not None:
@@ -314,80 +301,6 @@ def agree(value: int) -> int:
     Others may see a shared folder as it was a moment ago.
     """
     return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else int(value)
-
-
-def _render(content: Mapping[str, Any]) -> str:
-    """The text of a manifest, with its own checksum; the same text for what was read from it."""
-    return json.dumps({"sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest(), **content}, indent=1) + "\n"
-
-
-def _write_manifest(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
-    """Sums all files of a folder into its manifest, and flushes all of it to the disk.
-
-    The manifest need not be written atomically: the folder has not got its name yet.
-    """
-    folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        sums = pool.map(lambda name: _size_and_sum(folder / name, flush=True), names)
-        files = dict(zip(names, sums, strict=True))
-    with open(folder / MANIFEST, "x") as file:
-        file.write(_render({"metadata": metadata, "files": files}))
-        file.flush()
-        os.fsync(file.fileno())
-    for inner in folders:
-        _flush(inner)
-
-
-def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """Raises ConfigError where it differs in any bit from what was written."""
-    try:
-        text = (folder / MANIFEST).read_bytes()
-        content = json.loads(text)
-        content = {"metadata": content["metadata"], "files": content["files"]}
-        if _render(content).encode() == text:
-            return content
-    except FileNotFoundError:
-        raise ConfigError(f"{MANIFEST} is missing") from None
-    except OSError as error:
-        raise ConfigError(f"{MANIFEST} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise ConfigError(f"{MANIFEST} differs from what was written")
-
-
-def _size_and_sum(path: pathlib.Path, flush: bool = False) -> tuple[int, str]:
-    """The bytes of a file and their SHA-256 sum; flushed to the disk if so wished."""
-    size, digest = 0, hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            size += len(chunk)
-            digest.update(chunk)
-        if flush:
-            os.fsync(file.fileno())
-    return size, digest.hexdigest()
-
-
-def _compare(path: pathlib.Path, size: int, digest: str) -> str | None:
-    """What is wrong with a file."""
-    try:
-        if path.stat().st_size != size:
-            return f"has {path.stat().st_size} bytes instead of {size}"
-        return None if _size_and_sum(path) == (size, digest) else "differs from what was written"
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-
-
-def _flush(folder: pathlib.Path) -> None:
-    """Makes the names in a folder survive a power cut; not all file systems can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _os_error(error: Exception) -> int | None:

@@ -43,14 +43,14 @@ else:
     config = module.get_config("smoke").copy_and_resolve_references()
     config.training.update(sample_every=0, **how)
 
-real, manifest = loop.make_global, store._write_manifest
+real, manifest = loop.make_global, store.write_manifest
 def slow_step(*arguments):
     time.sleep(0.02)  # so that there is a run to be killed in the midst of
     return real(*arguments)
 def slow_save(*arguments):
     time.sleep(float(slower))
     return manifest(*arguments)
-loop.make_global, store._write_manifest = slow_step, slow_save
+loop.make_global, store.write_manifest = slow_step, slow_save
 
 state = loop.train(Experiment.from_config(config), folder)
 digest = hashlib.sha256()

@@ -20,7 +20,8 @@ import pytest
 
 from genjax.config import ConfigError
 from genjax.training.errors import DISK_FULL, DiskFull
-from genjax.training.store import MANIFEST, Store
+from genjax.training.manifest import MANIFEST
+from genjax.training.store import Store
 
 PARTS = {
     "params": {"kernel": np.arange(30, dtype=np.float32).reshape(5, 6), "bias": jnp.ones(3, jnp.bfloat16)},
