@@ -10,6 +10,7 @@ from jax import Array
 from genjax import sampling
 from genjax.config import component, require, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler, null_condition
 from genjax.families.time_samplers import TimeSampler, UniformTimes
 from genjax.families.weightings import Uniform, Weighting
@@ -26,6 +27,9 @@ MODEL = "model"  # the one role
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
     """Denoising diffusion: regress on a target of x_0 and noise, at random noise levels (Ho et al. 2020, algorithm 1).
+
+    Training measures `mse`, the plain square error of the network's output, and the same within ranges of the noise
+    level sigma / alpha as `mse_by_noise/0.1-0.3` and so on.
 
     Attributes:
         image_shape: (H, W, C).
@@ -144,13 +148,14 @@ class Diffusion:
         if cond is not None:
             drop = jax.vmap(lambda key: jax.random.bernoulli(key, self.condition_dropout))(keys_condition.each)
             cond = jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))
-        weighted, plain = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
-        return weighted.mean(), Aux({"mse": plain.mean()})
+        weighted, plain, t = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
+        levels = by_noise_level(plain, self.process.log_snr(t))
+        return weighted.mean(), Aux({"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels})
 
     def _losses(
         self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None
-    ) -> tuple[Array, Array]:
-        """The weighted and the plain square error of the output, averaged over pixels, each [B]."""
+    ) -> tuple[Array, Array, Array]:
+        """The weighted and the plain square error of the output, averaged over pixels, and the times, each [B]."""
         keys_t, keys_eps = keys.split(2)
         x_0 = batch["image"]
         t = self.time_sampler(keys_t, self.process)
@@ -159,4 +164,4 @@ class Diffusion:
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         output = self.network.apply({"params": params}, x_in, label, cond, dropout=dropout)
         error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))
-        return self.weighting(t, self.process, self.parameterization) * error, error
+        return self.weighting(t, self.process, self.parameterization) * error, error, t
