@@ -21,7 +21,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 _CELL = 48  # pixels of an image's shorter side, at least, where the scale is left to us
 _GREY = (128, 128, 128, 255)  # reads on white and on black
-_LINES = ("#3b82c4", "#d9782d", "#3a9d6e", "#a565c9")  # as well
+_LINES = ("#3b82c4", "#d9782d", "#3a9d6e", "#a565c9", "#8b9097")  # as well
 _INK = "#010203"  # stands for the page's own text colour, see `_svg`
 _POINTS = 800  # of a curve, at most
 
@@ -149,22 +149,22 @@ def read_metrics(path: str | Path) -> dict[str, Curve]:
     return {name: (np.array(steps), np.array(values)) for name, (steps, values) in curves.items()}
 
 
-def metric(steps: np.ndarray, values: np.ndarray) -> bytes:
-    """Returns the curve of one training metric as SVG.
+def metric(curves: Mapping[str, Curve]) -> bytes:
+    """Returns the curve of one training metric as SVG, or those of one metric by name.
 
-    A long curve is drawn pale with its running mean in front. The axis is logarithmic where the values are positive and
-    span more than a factor of 30.
+    Of a long curve the running mean is drawn; behind it, pale, the curve itself where it is the only one. The axis is
+    logarithmic where the values are positive and span more than a factor of 30.
 
     Args:
-        steps: [points].
-        values: [points]; those that are not finite leave a gap.
+        curves: (steps, values) by name, each [points]; values that are not finite leave a gap.
     """
-    steps, values = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    curves = {name: (np.asarray(x, np.float64), np.asarray(y, np.float64)) for name, (x, y) in curves.items()}
+    values = np.concatenate([y for _, y in curves.values()])
     finite = values[np.isfinite(values)]
     logarithmic = len(finite) > 0 and finite.min() > 0 and finite.max() > 30 * finite.min()
-    if len(steps) < 60:
-        return lines({"": (steps, values)}, "step", logarithmic)
-    return lines({"": _running_mean(steps, values)}, "step", logarithmic, pale=(steps, values))
+    smooth = {name: curve if len(curve[0]) < 60 else _running_mean(*curve) for name, curve in curves.items()}
+    pale = next(iter(curves.values())) if len(curves) == 1 and len(values) >= 60 else None
+    return lines(smooth, "step", logarithmic, pale)
 
 
 def schedule(t: np.ndarray, alpha: np.ndarray, sigma: np.ndarray, log_snr: np.ndarray) -> tuple[bytes, bytes]:
@@ -214,7 +214,9 @@ def lines(curves: Mapping[str, Curve], xlabel: str, logarithmic: bool = False, p
         axes.set_xlabel(xlabel)
         axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
         axes.margins(x=0.01)
-        if len(curves) > 1:
+        if len(curves) > 3:  # a long list would cover them
+            figure.legend(loc="outside right upper", frameon=False, handlelength=1.4)
+        elif len(curves) > 1:
             axes.legend(frameon=False, handlelength=1.4)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -48,7 +48,8 @@ class Report:
         summary: a few facts that open the page, such as the number of parameters.
         evaluations: results of `evaluate.score`.
         other_figures: further figures of the run by name, such as bits per dimension.
-        metrics: (steps, values) of each training metric, as `figures.read_metrics` gives them.
+        metrics: (steps, values) of each training metric, as `figures.read_metrics` gives them. Parts of one metric,
+            such as "train/mse_by_noise/0.1-0.3", share a panel.
         samples: uint8 [N, H, W, C].
         labels: the class of each sample [N], -1 for none.
         class_names: names of the classes; their numbers where there are none.
@@ -221,7 +222,11 @@ def _denoising(run: Report) -> str:
 
 
 def _training(run: Report) -> str:
-    panels = "".join(_panel(name, figures.metric(*curve)) for name, curve in run.metrics.items())
+    groups: dict[str, dict[str, figures.Curve]] = {}
+    for name, curve in run.metrics.items():
+        whole, _, part = name.rpartition("/") if name.count("/") > 1 else (name, "", "")
+        groups.setdefault(whole, {})[part] = curve
+    panels = "".join(_panel(name, figures.metric(curves)) for name, curves in groups.items())
     return _section("Training", f'<div class="panels">{panels}</div>' if panels else "")
 
 

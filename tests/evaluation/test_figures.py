@@ -107,14 +107,23 @@ def test_long_curves_keep_their_spikes_and_stay_small():
     steps = np.arange(100_000)
     values = np.zeros(100_000)
     values[70_001] = 5.0
-    svg = figures.metric(steps, values)
+    svg = figures.metric({"": (steps, values)})
     assert len(svg) < 200_000
     assert "5" in texts(svg)  # the axis reaches the spike
 
 
+def test_parts_of_a_metric_share_axes_with_a_legend():
+    steps = np.arange(100)
+    parts = {"0-0.1": (steps, np.ones(100)), "0.1-0.3": (steps[:5], np.full(5, 2.0))}
+    svg = figures.metric(parts)
+    assert {"0-0.1", "0.1-0.3", "step"} <= set(texts(svg))
+    many = parts | {name: (steps, np.full(100, 3.0)) for name in ("a", "b", "c")}
+    assert {*many, "step"} <= set(texts(figures.metric(many)))
+
+
 @pytest.mark.parametrize("values", [[np.nan], [1.0], [np.inf, 1.0], [], [1e-3, 1.0, 0.5], [0.0, 100.0]])
 def test_awkward_metrics_are_drawn(values):
-    assert "step" in texts(figures.metric(np.arange(len(values)), np.array(values)))
+    assert "step" in texts(figures.metric({"": (np.arange(len(values)), np.array(values))}))
 
 
 def test_schedule_leaves_infinite_ends_out():

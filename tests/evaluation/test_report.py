@@ -139,6 +139,14 @@ def test_sections_without_contents_are_left_out(evaluation):
     assert not any("Agreement" in text or "Wilson" in text for text in page.texts)
 
 
+def test_parts_of_a_metric_share_a_panel():
+    curve = (np.arange(3), np.ones(3))
+    names = ("train/loss", "train/mse_by_noise/0-0.1", "train/mse_by_noise/0.1-0.3", "eval/loss")
+    page = Page(render(Report(title="run", command="genjax train", metrics=dict.fromkeys(names, curve))))
+    curves = [value for name, value in page.attributes if name == "alt"]
+    assert curves == [f"curve of {name}" for name in ("train/loss", "train/mse_by_noise", "eval/loss")]
+
+
 def test_one_row_a_class(full):
     page = Page(render(full))
     names = [value for name, value in page.attributes if name == "alt" and value.startswith("samples of class")]
