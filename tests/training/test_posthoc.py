@@ -152,7 +152,9 @@ def test_damaged_snapshots_are_left_out_and_written_anew(tmp_path):
             writer.after(step, state)
         writer.close()
         return {
-            int(path.name): path.stat().st_ino for path in (tmp_path / "snapshots").iterdir() if path.name.isdigit()
+            int(path.name): path.stat().st_mtime_ns
+            for path in (tmp_path / "snapshots").iterdir()
+            if path.name.isdigit()
         }
 
     first = go_on(0)
