@@ -91,14 +91,19 @@ def offences(source: str, networks: bool = False) -> Iterator[str]:
                 if ast.unparse(owner).split(".")[-1] in ("config", "cfg"):
                     yield f"{node.lineno}: config.get hides a misspelt key"
                 continue
-            case ast.keyword(arg="allow_pickle", value=ast.Constant(value=True)):
-                yield f"{node.value.lineno}: unpickling runs code"
+            case ast.keyword(arg="allow_pickle", value=value) if not (
+                isinstance(value, ast.Constant) and value.value is False
+            ):
+                yield f"{value.lineno}: unpickling runs code"
+                continue
+            case ast.Call(func=ast.Name(id="eval" | "exec" | "__import__" as name)):
+                yield f"{node.lineno}: {name} runs code"
                 continue
             case _:
                 continue
         for name in imported:
             top, *rest = name.split(".")
-            if top in ("pickle", "cloudpickle", "dill", "joblib", "shelve"):
+            if top in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "torch", "yaml"):
                 yield f"{node.lineno}: unpickling runs code: {name}"
             if top == "flax" and rest[:1] in (["linen"], ["nnx"]) and not networks:
                 yield f"{node.lineno}: only genjax.networks imports {name}"
@@ -114,6 +119,9 @@ def offences(source: str, networks: bool = False) -> Iterator[str]:
         "import pickle",
         "from cloudpickle import loads",
         "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trusted)",
+        "import torch\ntorch.load(path)",
+        "eval(text)",
         "config.get('seed', 0)",
         "self.config.get('seed')",
     ],

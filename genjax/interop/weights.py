@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def write(path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str,
     tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     data = safetensors.numpy.save(tensors, metadata=about | {_CHECKSUM: weights_hash(tensors, about)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         with open(draft, "wb") as file:
             file.write(data)
@@ -113,7 +114,7 @@ def read(path: str | os.PathLike[str], checked: bool = True) -> tuple[Tensors, d
 
 
 def weights_hash(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> str:
-    """Returns the SHA-256 over names, shapes, types and values of the tensors, and over the metadata, in hexadecimal."""
+    """Returns the SHA-256 over names, shapes, types and values of tensors, and over metadata, in hexadecimal."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         little_endian = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))

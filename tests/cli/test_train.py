@@ -1,6 +1,8 @@
 """`genjax train`: configs in JSON, overrides, exit statuses."""
 
 import json
+import pickle
+import sys
 
 import pytest
 
@@ -156,10 +158,36 @@ def test_exit_statuses(monkeypatch, capsys, error, status):
     assert f"\n{status:5}  " in train.USAGE
 
 
-def test_a_run_goes_on_from_its_own_config(tmp_path, capsys):
+@pytest.fixture
+def unpickled():
+    """What is looked up to be unpickled, by Python's own audit events: also in the libraries underneath."""
+    found, watching = [], [True]
+
+    def from_a_queue(frame):
+        while frame is not None and not frame.f_code.co_filename.endswith("multiprocessing/queues.py"):
+            frame = frame.f_back
+        return frame is not None
+
+    def hook(event, arguments):  # which Python has no way to take off again
+        # tensorboardX hands its events to its own thread in this way; they come from no file.
+        if watching and event == "pickle.find_class" and not from_a_queue(sys._getframe()):
+            found.append(arguments)
+
+    sys.addaudithook(hook)
+    yield found
+    watching.clear()
+
+
+def test_the_watch_sees_an_unpickling(unpickled):
+    pickle.loads(pickle.dumps(ConfigError("x")))
+    assert unpickled == [("genjax.config", "ConfigError")]
+
+
+def test_a_run_goes_on_from_its_own_config_and_unpickles_nothing(tmp_path, capsys, unpickled):
     flag = write(tmp_path / "run.json", toys.denoiser_config(steps=2, count_flops=False))
     folder = f"--workdir={tmp_path / 'run'}"
     assert main(["train", flag, folder]) == 0
     assert main(["train", folder, "--config.training.steps=3"]) == 0
     assert "config.training.steps: 2 -> 3" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["steps"] == 3
+    assert unpickled == []

@@ -105,7 +105,7 @@ def test_from_training_to_report(tmp_path, capsys):
     assert main(["train", config, f"--workdir={run}", "--config.training.steps=4"]) == 0
     assert checkpoints.restore_params(run / "checkpoints")[1] == 4
     assert main(["sample", f"--workdir={run}", "--n=6", "--classes=3,7", "--solver.name=heun", "--steps=2"]) == 0
-    with np.load(run / "samples" / "heun-2steps-seed0.npz") as arrays:
+    with np.load(run / "samples" / "heun-2steps-seed0.npz", allow_pickle=False) as arrays:
         assert arrays["images"].shape == (6, 8, 8, 1) and arrays["images"].dtype == np.uint8
         assert arrays["labels"].tolist() == [3, 7, 3, 7, 3, 7]
     Image.open(run / "samples" / "heun-2steps-seed0.png").verify()
