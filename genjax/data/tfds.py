@@ -210,10 +210,14 @@ def _image_shape(config: TFDS, features: Any) -> tuple[int, int, int]:
 
 def _builder(config: TFDS) -> Any:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import naming
 
     # TFDS reads the variable when it is imported; reading it here also sees one that was set later.
     data_dir = config.data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
+        # For such a name TFDS would fetch a package and import it, on the word of a config that executes nothing.
+        namespace = naming.parse_builder_name_kwargs(config.dataset)[0].namespace
+        require(not namespace, f"{namespace}: names a community's data set, whose code TFDS would fetch and run")
         return tfds.builder(config.dataset, data_dir=data_dir and os.path.expanduser(data_dir))
     except tfds.core.registered.DatasetNotFoundError as error:
         name = config.dataset.split("/")[0].split(":")[0]

@@ -137,6 +137,13 @@ def test_missing_data_set_names_the_command(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["huggingface:mnist", "kubric:movi_a/128x128", "huggingface:a:1.0.0"])
+@pytest.mark.parametrize("mock", [False, True])
+def test_communities_data_sets_run_their_code_and_are_refused(name, mock):
+    with pytest.raises(DataError, match="names a community's data set, whose code TFDS would fetch and run"):
+        _ = TFDS(name, mock=mock).spec
+
+
 def test_unknown_names_get_the_nearest(digits_dir):
     with pytest.raises(DataError, match=r"no TFDS dataset 'cifar_10'; did you mean 'cifar10'"):
         _ = TFDS("cifar_10", data_dir=digits_dir).spec
