@@ -1,10 +1,11 @@
 """The command `genjax`."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
 from genjax.config import ConfigError, printable
-from genjax.training.errors import TrainingStopped
+from genjax.training.errors import DISK_FULL, TrainingStopped
 
 COMMANDS = {
     "train": "train an experiment, or go on with it",
@@ -36,10 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError, TrainingStopped) as error:
         # Messages name files and values that may come from anywhere.
         print(printable(f"genjax {argv[0]}: {error}", keep="\n"), file=sys.stderr)
-        return error.exit_code if isinstance(error, TrainingStopped) else 2
+        return _status(error)
     except KeyboardInterrupt:  # where nothing was under way that could be saved
         print(f"genjax {argv[0]}: stopped", file=sys.stderr)
         return 130
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, TrainingStopped):
+        return error.exit_code
+    # Also where it was no checkpoint that lacked the space: metrics, samples, a report.
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return DISK_FULL if full else 2
 
 
 def _command(name: str):  # type: ignore[no-untyped-def]

@@ -1,16 +1,22 @@
 """`genjax train`: configs in JSON, overrides, exit statuses."""
 
 import json
+import os
 import pickle
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from genjax import cli
 from genjax.cli import main, train
 from genjax.config import ConfigError
+from genjax.interop import load_safetensors, save_safetensors
+from genjax.training.checkpoints import restore_params
 from genjax.training.errors import DiskFull, NonFiniteStep
 from genjax.training.experiment import Experiment
+from genjax.training.lock import locked
 from tests.training import toys
 
 
@@ -158,6 +164,17 @@ def test_exit_statuses(monkeypatch, capsys, error, status):
     assert f"\n{status:5}  " in train.USAGE
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a file on a full disk, as Linux has it")
+def test_a_full_disk_has_its_status_whatever_was_written(monkeypatch, capsys):
+    def write(*args):
+        with open("/dev/full", "w") as file:
+            file.write("x")
+
+    monkeypatch.setattr(cli, "_command", lambda name: write)
+    assert main(["train", "x"]) == 4
+    assert "No space left on device" in capsys.readouterr().err
+
+
 @pytest.fixture
 def unpickled():
     """What is looked up to be unpickled, by Python's own audit events: also in the libraries underneath."""
@@ -190,4 +207,12 @@ def test_a_run_goes_on_from_its_own_config_and_unpickles_nothing(tmp_path, capsy
     assert main(["train", folder, "--config.training.steps=3"]) == 0
     assert "config.training.steps: 2 -> 3" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["training"]["steps"] == 3
+    params, step = restore_params(tmp_path / "run" / "checkpoints")
+    save_safetensors(tmp_path / "w.safetensors", params, {"step": str(step)})
+    loaded, metadata = load_safetensors(tmp_path / "w.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert metadata == {"step": "3"}
     assert unpickled == []
+    with locked(tmp_path / "run"):
+        assert main(["train", folder]) == 2
+    assert f"process {os.getpid()} on" in capsys.readouterr().err
