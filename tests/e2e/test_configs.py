@@ -145,7 +145,7 @@ def test_from_training_to_report(tmp_path, capsys):
         (["sample", f"--workdir={run}", "--guidanc=3"], "mean '--guidance'?"),
         (["sample", f"--workdir={run}", "--guidance.scale=a"], "guidance.scale = 'a': must be a number"),
         (["sample", f"--workdir={run}", "--seed=-1"], "--seed = -1"),
-        (["evaluate", f"--workdir={run}", "--checkpoint=3"], "no checkpoint of step 3"),
+        (["evaluate", f"--workdir={run}", "--checkpoint=9"], "no checkpoint of step 9"),
         (["lst"], "did you mean 'list'?"),
         (["list", "solver"], "did you mean 'solvers'?"),
     ]:
