@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError, TrainingStopped) as error:
         # Messages name files and values that may come from anywhere.
         print(printable(f"genjax {argv[0]}: {error}", keep="\n"), file=sys.stderr)
+        if isinstance(error, TrainingStopped):
+            from genjax.training.distributed import leave
+
+            leave(error.exit_code)
         return _status(error)
     except KeyboardInterrupt:  # where nothing was under way that could be saved
         print(f"genjax {argv[0]}: stopped", file=sys.stderr)

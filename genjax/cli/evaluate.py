@@ -62,8 +62,8 @@ def main(argv: Sequence[str]) -> int:
         Console().print(sweep.table(sweep_widths(run, snapshots, widths, n, against)))
     path = run.workdir / "report.html"
     # The first start's command is what repeats the training; later ones went on with it.
-    starts = json.loads((run.workdir / run_folder.VERSIONS).read_text())
-    command = "\n".join(filter(None, [starts[0]["command"], shlex.join(["genjax", "evaluate", *argv])]))
+    starts = run_folder.read_starts(run.workdir) or [{}]
+    command = "\n".join(filter(None, [starts[0].get("command"), shlex.join(["genjax", "evaluate", *argv])]))
     facts = {"Sampling": f"{n} samples in {seconds:.1f} s, compilation included"}
     versions = {key: str(value) for key, value in starts[-1].items() if key != "command"}
     report.write_report(path, describe(run, images, labels, results, figures_of_family, facts, command, versions))

@@ -69,7 +69,7 @@ class Recorder:
         self._sums: dict[str, list[float]] = {name: list(pair) for name, pair in (window or {}).items()}
         self._pending: tuple[int, jax.Array] | None = None
         self._since: float | None = None  # set when the first step is done: the compilation is in no rate
-        self._steps = 0  # in the rates
+        self._collected = self._pushed = 0  # since the clock started
         self._last = 0  # the last step that was collected
         self._parts = dict.fromkeys(PARTS, 0.0)
 
@@ -82,6 +82,7 @@ class Recorder:
                 costs the host time.
         """
         previous, self._pending = self._pending, (step, values)
+        self._pushed += 1
         self._collect(previous)
 
     def add(self, row: Row) -> None:
@@ -130,7 +131,7 @@ class Recorder:
         if self._since is None:
             self._start_clock()
         else:
-            self._steps += 1
+            self._collected += 1
         if self._last % self._log_every == 0:
             self._write(self._last)
 
@@ -142,9 +143,11 @@ class Recorder:
     def _write(self, step: int) -> None:
         row = {name: total / weight for name, (total, weight) in self._sums.items()}
         rates: dict[str, float] = {}
-        if self._steps:
-            rate = self._steps / (time.perf_counter() - (self._since or 0.0))
-            parts = {f"{part}_ms": 1e3 * seconds / self._steps for part, seconds in self._parts.items()}
+        # A step may have been dispatched, or even done, before the clock started, and be collected after.
+        steps = min(self._collected, self._pushed)
+        if steps:
+            rate = steps / (time.perf_counter() - (self._since or 0.0))
+            parts = {f"{part}_ms": 1e3 * seconds / steps for part, seconds in self._parts.items()}
             rates = {"steps_per_second": rate, **self._rates(rate), "step_ms": 1e3 / rate, **parts}
         for writer in self._writers:
             writer.write(step, row, rates)
@@ -152,7 +155,8 @@ class Recorder:
         self._start_clock()
 
     def _start_clock(self) -> None:
-        self._steps, self._since, self._parts = 0, time.perf_counter(), dict.fromkeys(PARTS, 0.0)
+        self._collected = self._pushed = 0
+        self._since, self._parts = time.perf_counter(), dict.fromkeys(PARTS, 0.0)
 
 
 class CSV:
@@ -262,7 +266,8 @@ class Console:
             losses = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name.endswith("/loss"))
             self._bar.update(self._task, completed=step, description=", ".join([losses, *speed]))
         else:
-            losses_first = sorted(row, key=lambda name: not name.endswith("/loss"))
+            shown = [name for name in row if name.count("/") < 2]  # parts of one metric are for the curves
+            losses_first = sorted(shown, key=lambda name: not name.endswith("/loss"))
             values = ", ".join(f"{name} {row[name]:.4g}" for name in losses_first)
             self.say("; ".join([f"step {step}/{self._steps}: {values}", *speed]))
 

@@ -130,6 +130,20 @@ def test_steps_that_are_not_accepted_are_counted_and_left_out():
     assert writer.rows[0][1] == {"a/loss": pytest.approx(7 / 3), "skipped_steps": 1.0, "eval/loss": 0.5}
 
 
+def test_a_step_that_was_done_before_the_clock_started_is_in_no_rate():
+    """Where a step blocks, the second is done when the first is collected, which starts the clock."""
+    import time
+
+    writer = Rows()
+    recorder = Recorder(["a/loss"], [writer], 2, rates)
+    for step in range(1, 5):
+        time.sleep(0.05)
+        recorder.push(step, one(0.0))
+        if step % 2 == 0:
+            recorder.flush()
+    assert writer.rows[0][2] == {} and writer.rows[1][2]["step_ms"] == pytest.approx(50, rel=0.5)
+
+
 def test_there_is_no_rate_where_no_step_was_timed(tmp_path, capsys):
     """The first step holds the compilation; a run that is stopped after it has no rate."""
     writer, console, board = Rows(), Console(1, 0), TensorBoard(tmp_path, 0)
@@ -190,7 +204,7 @@ def test_tensorboard_events_are_written(tmp_path):
 def test_console_prints_plain_lines_into_a_log(capsys):
     console = Console(10, 0)
     speed = {"images_per_second": 32.0, "step_ms": 250.0, "data_ms": 1.0, "dispatch_ms": 2.0, "device_ms": 240.0}
-    console.write(5, {"a/grad_norm": 2.0, "a/loss": 0.25}, speed)
+    console.write(5, {"a/grad_norm": 2.0, "a/loss": 0.25, "a/mse/0-1": 3.0}, speed)
     console.write(10, {"a/loss": 0.5}, speed | {"flops_per_second": 3.2e13, "mfu": 0.45})
     console.say("[bold]as it is")
     console.close()
