@@ -51,7 +51,7 @@ class Training:
         skip_limit: steps in a row that "skip" leaves out before it ends the run after all.
         prefetch: batches that are read ahead; None leaves it to the data.
         count_flops: whether the rates include FLOP/s, which takes a second or two of tracing once.
-        profile_at: the step after which a profiler trace begins, or None for no trace.
+        profile_at: the step after which a profiler trace begins, 0 for one of the compilation too; None for no trace.
         profile_steps: steps in the trace.
         compile_cache: a folder where compiled programs are kept for the next start, or None.
     """

@@ -106,7 +106,9 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
         draw = make_sampler(experiment, spec, mesh)
         score = make_evaluator(experiment, experiment.eval_data or experiment.data, mesh)
-        profile = stack.enter_context(_Profile(config.profile_at, config.profile_steps, folder / "profile"))
+        at = config.profile_at if leads else None
+        profile = stack.enter_context(_Profile(at, config.profile_steps, folder / "profile"))
+        profile.after(start, state)
         placing = batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
         stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
@@ -250,8 +252,11 @@ def _make_rates(
 
     @functools.cache
     def flops() -> float | None:  # once there is a rate: it takes a second or two, which a short run need not spend
-        example = batch_at(experiment.data, experiment.seed, 0, batch_size)
-        return step_flops(step, state, example) if experiment.training.count_flops else None
+        if not experiment.training.count_flops:
+            return None
+        one = batch_at(experiment.data, experiment.seed, 0, 1)
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), one)
+        return step_flops(step, state, batch)
 
     def rates(steps_per_second: float) -> dict[str, float]:
         found = {"images_per_second": steps_per_second * batch_size}

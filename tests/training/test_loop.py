@@ -211,3 +211,10 @@ def test_sigterm_from_outside(tmp_path):
     assert f"to go on: genjax train --workdir={tmp_path / 'run'}" in rest
     steps = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert steps and f"SIGTERM: saved at step {steps[0]};" in rest
+
+
+@pytest.mark.parametrize("at, traced", [(0, True), (1, True), (3, False)])
+def test_a_profiler_trace_begins_after_the_step_it_is_told(tmp_path, at, traced):
+    training = {"steps": 2, "count_flops": False, "profile_at": at, "profile_steps": 1}
+    train(Experiment.from_config(toys.denoiser_config(**training)), tmp_path / "run")
+    assert bool(list(tmp_path.glob("run/profile/**/*.xplane.pb"))) == traced
