@@ -86,9 +86,9 @@ def _load(argv: Sequence[str], overridden: bool) -> tuple[Any, str]:
     if workdir_flag.value is None:
         raise ConfigError("--workdir is missing: the folder of the run, new or to go on with")
     path, workdir = config_flag.value, workdir_flag.value
-    if path is not None and ".json:" in path:
+    if path is not None and ".json:" in path.lower():
         raise ConfigError(f"--config={path}: a config in JSON has no modes")
-    if path is not None and not path.endswith(".json"):
+    if path is not None and not path.lower().endswith(".json"):
         return _executed(path), workdir
     config = read_config(workdir) if path is None else read_json_config(path)
     return _choices(config) if overridden else config, workdir

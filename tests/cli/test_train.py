@@ -68,6 +68,8 @@ def test_a_json_config_executes_nothing(tmp_path, trained, resolved):
     assert main(["train", flag, f"--workdir={tmp_path}", f"--config.seed={text}"]) == 2
     flag = write(tmp_path / "run.json", resolved | {"data": {"name": f"{evil}:get_config"}})
     assert main(["train", flag, f"--workdir={tmp_path}"]) == 2
+    (tmp_path / "run.JSON").write_text(evil.read_text())
+    assert main(["train", f"--config={tmp_path / 'run.JSON'}", f"--workdir={tmp_path}"]) == 2
     assert not (tmp_path / "executed").exists() and not trained
     assert main(["train", f"--config={evil}", f"--workdir={tmp_path}"]) == 2
     assert (tmp_path / "executed").exists()  # as a config file in Python is

@@ -126,6 +126,7 @@ def test_a_folder_whose_checkpoints_are_all_damaged_is_still_of_its_config(tmp_p
         ("", "damaged: Expecting value"),
         ('{"seed": 1', "damaged: Expecting"),
         ('{"seed": 1, "seed": 2}', "damaged: the key 'seed' is there twice"),
+        ("{" + "".join(f'"{i}": 0, ' for i in range(200_000)) + '"0": 1}', "the key '0' is there twice"),  # in no time
         ('{"a": {"seed": NaN}}', "config.a.seed = nan: must be a number"),
         ("[1, 2]", "damaged: holds a list, and not an object"),
         ("null", "damaged: holds a NoneType"),
