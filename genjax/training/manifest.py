@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from genjax.config import ConfigError
 
 MANIFEST = "MANIFEST.json"
 _CHUNK = 2**20  # bytes read at once
+# Errors that tell of the process or the network and not of the file: what cannot be read now may be whole.
+_NOT_DAMAGE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
 
 
 def write_manifest(folder: pathlib.Path, metadata: Mapping[str, Any]) -> None:
@@ -45,6 +48,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: it is missing, or differs in any bit from what was written.
+        OSError: it cannot be read for a reason that is not its own, such as a missing permission.
     """
     try:
         text = (folder / MANIFEST).read_bytes()
@@ -52,10 +56,8 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
         content = {"metadata": content["metadata"], "files": content["files"]}
         if _render(content).encode() == text:
             return content
-    except FileNotFoundError:
-        raise ConfigError(f"{MANIFEST} is missing") from None
     except OSError as error:
-        raise ConfigError(f"{MANIFEST} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{MANIFEST} {_fault(error)}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ConfigError(f"{MANIFEST} differs from what was written")
@@ -66,6 +68,9 @@ def find_fault(folder: pathlib.Path) -> str | None:
 
     Returns:
         None where all are as they were written, else what is damaged.
+
+    Raises:
+        OSError: a file cannot be read for a reason that is not its own, such as a missing permission.
     """
     try:
         expected = read_manifest(folder)["files"]
@@ -111,7 +116,12 @@ def _compare(path: pathlib.Path, size: int, digest: str) -> str | None:
         if path.stat().st_size != size:
             return f"has {path.stat().st_size} bytes instead of {size}"
         return None if _size_and_sum(path) == (size, digest) else "differs from what was written"
-    except FileNotFoundError:
-        return "is missing"
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return _fault(error)
+
+
+def _fault(error: OSError) -> str:
+    """What an error says of the file that was read; raises it again where it says nothing of it."""
+    if error.errno in _NOT_DAMAGE:
+        raise error
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"

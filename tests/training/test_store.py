@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from genjax.config import ConfigError
+from genjax.training import manifest
 from genjax.training.errors import DISK_FULL, DiskFull
 from genjax.training.manifest import MANIFEST
 from genjax.training.store import Store
@@ -123,6 +124,40 @@ def test_any_other_manifest_is_damage(saved, tmp_path, text):
     assert store.verify(7) == f"{MANIFEST} differs from what was written"
     with pytest.raises(ConfigError, match=f"{MANIFEST} differs"):
         store.metadata(7)
+
+
+@contextlib.contextmanager
+def no_more_files():
+    """Opens files until the kernel refuses another."""
+    limits, opened = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[1]), limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        yield opened
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("spare", [0, 1])  # the manifest cannot be opened, or the files that it lists cannot
+def test_what_cannot_be_read_just_now_is_not_damaged(saved, spare, monkeypatch):
+    """Else a run would set all its checkpoints aside, and start anew."""
+    folder, read = saved.path(7), manifest._size_and_sum
+    with no_more_files() as opened, contextlib.ExitStack() as held:
+        if spare:
+            os.close(opened.pop())
+
+        def read_beside_another(path):
+            held.enter_context(open(os.devnull))
+            return read(path)
+
+        monkeypatch.setattr(manifest, "_size_and_sum", read_beside_another)
+        with pytest.raises(OSError, match="Too many open files"):
+            manifest.find_fault(folder)
+    assert saved.verify(7) is None
 
 
 def test_opening_removes_what_a_killed_run_left_and_reading_nothing(tmp_path):
