@@ -44,9 +44,8 @@ class Guard:
         self._path = None if folder is None else pathlib.Path(folder) / FILE
         self.in_a_row = in_a_row
         if self._path is not None and self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-            write_whole(self._path, "".join(kept))
+            lines = self._path.read_text(errors="replace").splitlines(keepends=True)
+            write_whole(self._path, "".join(line for line in lines if _step(line) <= start))
 
     def __call__(self, step: int, values: Row) -> bool:
         """Returns whether the step was finite.
@@ -83,3 +82,11 @@ class Guard:
                 f"(config.training.skip_limit = {self._limit}).{where}"
             )
         return False
+
+
+def _step(line: str) -> float:
+    """The step of a record; infinity for what is none, such as what a kill or a power cut has left of one."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf

@@ -90,3 +90,12 @@ def test_the_record_is_cut_where_a_run_goes_on(tmp_path):
     Guard("skip", 9, tmp_path, range, 3)
     assert [record["step"] for record in records(tmp_path)] == [2]
     assert records(tmp_path)[0]["values"] == {"a/grad_norm": "inf"}
+
+
+def test_a_damaged_record_is_left_out_and_no_reason_not_to_start(tmp_path):
+    guard = Guard("skip", 9, tmp_path, range, 0)
+    guard(2, {"train/loss": float("nan")})
+    whole = (tmp_path / non_finite.FILE).read_bytes()
+    (tmp_path / non_finite.FILE).write_bytes(b"\0\0\0\n[]\n{\n\xff\n" + whole + whole[:20])
+    Guard("skip", 9, tmp_path, range, 3)
+    assert (tmp_path / non_finite.FILE).read_bytes() == whole
