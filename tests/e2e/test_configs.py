@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -81,12 +82,16 @@ def test_the_schedule_follows_the_steps(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache):
+def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache, capsys):
     whole = smoke(path, compile_cache)
     steps = whole.training.steps
     straight = train(whole, tmp_path / "straight")
-    train(smoke(path, compile_cache, steps=steps // 2), tmp_path / "broken")
+    shutil.copytree(tmp_path / "straight", tmp_path / "broken")
+    for checkpoint in (tmp_path / "broken" / "checkpoints").iterdir():  # what a kill after half of the steps leaves
+        if int(checkpoint.name) > steps // 2:
+            shutil.rmtree(checkpoint)
     resumed = train(whole, tmp_path / "broken")
+    assert f"from step {steps // 2} to {steps}" in capsys.readouterr().out
     assert int(straight.step) == int(resumed.step) == steps
     for one, other in zip(jax.tree.leaves(straight), jax.tree.leaves(resumed), strict=True):
         if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):
