@@ -30,7 +30,7 @@ from genjax.training.interrupts import Interrupts
 from genjax.training.lock import locked
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
 from genjax.training.metrics import CSV, Console, Recorder, Silent, TensorBoard
-from genjax.training.monitor import make_evaluator, make_sampler
+from genjax.training.monitor import check_best, make_evaluator, make_sampler
 from genjax.training.non_finite import Guard
 from genjax.training.posthoc import SnapshotWriter
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
@@ -66,6 +66,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             create = functools.partial(create_state, experiment, spec)
             template = _with_sharding(jax.eval_shape(create), mesh)
             optimizers = build_optimizers(experiment, template.params)
+            check_best(experiment, sampling_params(template))
         news: list[str | None] = []
         with together("opening the run folder"):
             if leads:
@@ -130,6 +131,8 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             signal, told = agreed(told, int(interrupts.received or 0)), tell
             last, scores = step == config.steps, {}
             if config.eval_every and (last or step % config.eval_every == 0):
+                with recorder.timed("device"):  # the step's own time is in the rates
+                    jax.block_until_ready(measured)
                 with recorder.pause():
                     scores = score(sampling_params(state))
                 recorder.add({f"eval/{name}": value for name, value in scores.items()})
@@ -144,8 +147,10 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                 recorder.flush(last)
                 with recorder.pause():
                     saver.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row}, scores)
-            with recorder.pause():
-                snapshots.after(step, state)
+            if snapshots.due(step):
+                recorder.flush()
+                with recorder.pause():
+                    snapshots.after(step, state)
             if signal and not last:
                 saver.wait()
                 console.say(f"{Signals(signal).name}: saved at step {step}; to go on: {command}")

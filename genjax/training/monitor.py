@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
+from genjax.config import ConfigError, nearest
 from genjax.data.base import Source
 from genjax.data.transforms import preprocess, to_uint8
 from genjax.evaluation import figures
@@ -43,6 +44,26 @@ def make_sampler(experiment: Experiment, spec: DataSpec, mesh: Mesh) -> Callable
         return ground
 
     return draw
+
+
+def check_best(experiment: Experiment, params: dict[str, Any]) -> None:
+    """Raises ConfigError where `training.best` is none of the figures on held-out data; compiles nothing.
+
+    Args:
+        experiment: the config.
+        params: the weights to evaluate with; shapes are enough.
+    """
+    if not experiment.training.keep_best or experiment.eval_data is None:
+        return
+
+    def figures_of(params: dict[str, Any], batch: Any, key: Array) -> dict[str, Array]:
+        return experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
+
+    example = experiment.eval_data.gather(np.zeros(1, np.int64))
+    names = list(jax.eval_shape(figures_of, params, example, jax.random.key(0)))
+    best = experiment.training.best
+    if best not in names:
+        raise ConfigError(f"config.training.best = {best!r}{nearest(best, names)}")
 
 
 def make_evaluator(experiment: Experiment, source: Source, mesh: Mesh) -> Callable[[dict[str, Any]], dict[str, float]]:

@@ -52,6 +52,10 @@ class SnapshotWriter:
                 if step > start:
                     self._store.delete(step)
 
+    def due(self, step: int) -> bool:
+        """Whether there is a snapshot after a step."""
+        return self._rule is not None and self._rule.due(step, self._steps)
+
     def after(self, step: int, state: TrainState) -> None:
         """Starts to write a snapshot where one falls due, and returns when `state` may be donated.
 
@@ -65,7 +69,7 @@ class SnapshotWriter:
         Raises:
             DiskFull: there was no space for the snapshot before this one.
         """
-        if self._store is None or self._rule is None or not self._rule.due(step, self._steps):
+        if self._store is None or not self.due(step):
             return
         if leads() and step in self._store.steps() and self._store.verify(step) is not None:
             self._store.set_aside(step)

@@ -2,14 +2,17 @@
 
 import csv
 import dataclasses
+import re
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax.config import ConfigError
 from genjax.data.transforms import preprocess
+from genjax.families.base import Phase
 from genjax.training.experiment import Experiment
 from genjax.training.loop import train
 from genjax.training.monitor import make_evaluator
@@ -62,3 +65,33 @@ def test_held_out_figures_need_held_out_data(tmp_path):
         train(Experiment.from_config(toys.denoiser_config(eval_every=2)), tmp_path / "run")
     with pytest.raises(ConfigError, match="keep_best = 1: set eval_every"):
         Experiment.from_config(toys.denoiser_config(keep_best=1))
+
+
+def test_the_best_are_by_a_figure_that_there_is(tmp_path):
+    with pytest.raises(ConfigError, match="config.training.best = 'los'; did you mean 'loss'"):
+        train(Experiment.from_config(config(keep_best=1, best="los")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class Slow(toys.Denoiser):
+    """A step takes a good part of a second on the device."""
+
+    def phases(self):
+        def loss(params, state, batch, keys):
+            waste = jax.lax.fori_loop(0, 100, lambda i, x: jnp.sin(x), keys.place[0] + jnp.ones(100_000))
+            value, aux = self._loss(params, state, batch, keys)
+            return value + 1e-9 * waste.mean(), aux
+
+        return (Phase("denoiser", "network", loss),)
+
+
+def test_what_happens_between_steps_takes_none_of_their_time(tmp_path, capsys):
+    plain = {"eval_every": 0}, {"decay": 0.9}
+    evaluated = {"eval_every": 1}, {"decay": 0.9}
+    snapshots = {"eval_every": 0}, {"decay": 0.9, "posthoc": {"snapshot_every": 1}}
+    least = []
+    for number, (training, ema) in enumerate((plain, evaluated, snapshots)):
+        values = config(steps=8, save_every=0, **training) | {"ema": ema}
+        train(dataclasses.replace(Experiment.from_config(values), family=Slow()), tmp_path / str(number))
+        least.append(min(float(each) for each in re.findall(r"([\d.]+) ms/step", capsys.readouterr().out)))
+    assert min(least) > least[0] / 5
