@@ -98,6 +98,7 @@ class Phase:
     every: int = 1
 
     def __post_init__(self) -> None:
+        require("/" not in self.name, f"name = {self.name!r}: must not have a '/', which ends it in names of metrics")
         require(self.repeat >= 1, f"repeat = {self.repeat}: must be at least 1")
         require(self.every >= 1, f"every = {self.every}: must be at least 1")
 

@@ -56,13 +56,13 @@ class Guard:
         wrong = {
             name: value
             for name, value in values.items()
-            if name.rpartition("/")[2] in CHECKED and not math.isfinite(value)
+            if name.partition("/")[2] in CHECKED and not math.isfinite(value)
         }
         if not wrong:
             self.in_a_row = 0
             return True
         self.in_a_row += 1
-        phase = next(iter(wrong)).rpartition("/")[0]
+        phase = next(iter(wrong)).partition("/")[0]
         record = {"step": step, "phase": phase, "values": {name: str(value) for name, value in wrong.items()}}
         record |= {"batch": [int(index) for index in self._batch(step)]}
         where = ""

@@ -80,6 +80,11 @@ def test_step_key_depends_on_seed_and_step_alone(history):
     assert value(again["critic/draw"]) == value(metrics[4]["critic/draw"])
 
 
+def test_a_phase_whose_metrics_nobody_could_tell_apart_is_refused():
+    with pytest.raises(ValueError, match="name = 'critic/real': must not have a '/'"):
+        Phase("critic/real", "critic", lambda *_: None)
+
+
 def test_other_roles_are_untouched():
     experiment = Experiment.from_config(toys.game_config())
     critic, shrink, generator = experiment.family.phases()
