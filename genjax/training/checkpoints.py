@@ -11,6 +11,7 @@ from typing import Any
 
 from genjax.config import ConfigError, require
 from genjax.families.base import Params
+from genjax.training.distributed import together
 from genjax.training.state import TrainState
 from genjax.training.store import Store, agree, leads
 
@@ -54,23 +55,28 @@ class Checkpoints:
 
         Returns:
             What was damaged, a line each; none where nothing was. On the first process alone.
+
+        Raises:
+            OSError: the newest cannot be read for a reason that is not its own, such as a missing permission.
+            ConfigError: so it is with the first process, and this is another.
         """
         lines: list[str] = []
-        steps = sorted(self._store.steps(), reverse=True) if leads() else []
-        for step in steps:
-            fault = self._store.verify(step)
-            if fault is None:
-                self._verified.add(step)
-                break
-            folder = self._store.path(step)
-            aside = self._store.set_aside(step)
-            lines.append(f"{DIRECTORY}/{folder.name} is damaged ({fault}); set aside as {aside.name}")
-        if lines:
-            left = self._store.steps()
-            lines[-1] += (
-                f"; going on from {self._store.path(left[-1]).name}" if left else "; none is left: starting anew"
-            )
-        agree(0)  # the others look at the folder when it is in order
+        # The others look at the folder when it is in order.
+        with together("looking for damage in the checkpoints"):
+            steps = sorted(self._store.steps(), reverse=True) if leads() else []
+            for step in steps:
+                fault = self._store.verify(step)
+                if fault is None:
+                    self._verified.add(step)
+                    break
+                folder = self._store.path(step)
+                aside = self._store.set_aside(step)
+                lines.append(f"{DIRECTORY}/{folder.name} is damaged ({fault}); set aside as {aside.name}")
+            if lines:
+                left = self._store.steps()
+                lines[-1] += (
+                    f"; going on from {self._store.path(left[-1]).name}" if left else "; none is left: starting anew"
+                )
         return lines
 
     def save(
