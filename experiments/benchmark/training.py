@@ -25,8 +25,8 @@ from genjax.training.state import build_optimizers, create_state
 from genjax.training.step import make_train_step
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "digits" / "ddpm.py"
-WINDOW = 50  # steps that are timed together; as many as the demo logs together
-SAVES, PERIOD = 6, 200  # checkpoints whose cost is measured, and the steps from one to the next
+TURNS, TURN = 20, 50  # how often loop and bare step take turns, and the steps in a turn
+SAVES, PERIOD = 40, 50  # checkpoints whose cost is measured, and the steps from one to the next
 MINUTE = 60.0
 
 
@@ -97,11 +97,12 @@ def training(experiment: Experiment) -> tuple[float, Any]:
     return best(lambda: step(state, batch), 5), params
 
 
-def loop_over_bare(experiment: Experiment, turns: int = 2) -> float:
+def loop_over_bare(experiment: Experiment) -> float:
     """Returns the time of a step of `train`, without checkpoints and samples, over that of the step alone.
 
-    Both are the best of several windows of steps, and the two take turns. The step alone is compiled as the loop does
-    it, with its state donated, and gets one batch that is on the device; the loop reads its own and writes its metrics.
+    The two take turns in one run: whenever the loop has asked for so many batches it gets the next only after as many
+    steps alone. The result is the median of the turns' ratios. The step alone is compiled as the loop does it, with its
+    state donated, and gets one batch that is on the device; the loop reads its own and writes its metrics.
     """
     state = jax.jit(lambda: create_state(experiment, experiment.data.spec))()
     optimizers = build_optimizers(experiment, state.params)
@@ -109,52 +110,63 @@ def loop_over_bare(experiment: Experiment, turns: int = 2) -> float:
     step = jax.jit(make_train_step(experiment.family, optimizers, experiment.ema, prepare), donate_argnums=0)
     batch = jax.device_put(next(batches(experiment.data, 0, experiment.training.batch_size)))
 
-    def window() -> Any:
+    def alone(steps: int) -> float:
         nonlocal state
-        for _ in range(WINDOW):
+        start = time.perf_counter()
+        for _ in range(steps):
             state, _ = step(state, batch)
-        return state
+        jax.block_until_ready(state)
+        return (time.perf_counter() - start) / steps
 
-    bare, loop = [], []
-    for _ in range(turns):
-        bare.append(best(window, 3))
-        times = loop_times(experiment, 5 * WINDOW, save_every=0)
-        loop.append(np.diff(times[WINDOW::WINDOW]).min())
-    return min(loop) / min(bare)
+    asked, bare = [], []
+
+    def before(batch: int) -> None:
+        asked.append(time.perf_counter())
+        if batch % TURN == 0:
+            alone(3)  # in which what the loop has dispatched is done
+            bare.append(alone(TURN))
+
+    run_loop(experiment, before, (TURNS + 2) * TURN, save_every=0)
+    # The loop has one step in flight when it asks for a batch, but for the first after the others' turn.
+    turns = np.array(asked[: (TURNS + 2) * TURN]).reshape(-1, TURN)[2:]  # in the first it logs for the first time
+    loop = (np.append(turns[1:, 0], np.nan) - turns[:, 1])[:-1] / (TURN - 1)
+    return float(np.median(loop / bare[2 : 2 + len(loop)]))
 
 
 def cost_of_a_save(experiment: Experiment) -> float:
-    """Returns the seconds of training that a checkpoint costs: the mean of several in one run.
+    """Returns the seconds of training that a checkpoint costs: the median of many in one run.
 
-    From one checkpoint to the next there are windows in which the last is being written and windows in which nothing
-    is. What a period takes beyond the typical time of the latter is the price of its checkpoint.
+    A checkpoint is begun, and written, in the first half of a period, and nothing in the second: what the first half
+    takes beyond the second is the checkpoint's price.
     """
+    asked: list[float] = []
+    steps = (SAVES + 2) * PERIOD
     # A run begins a checkpoint every `save_every // 2` steps.
-    times = loop_times(experiment, (SAVES + 1) * PERIOD + WINDOW, save_every=2 * PERIOD)
-    windows = np.diff(times[PERIOD - 1 :: WINDOW])[: SAVES * PERIOD // WINDOW].reshape(SAVES, -1)
-    quiet = np.median(windows[:, windows.shape[1] // 2 :])
-    return float(np.mean(windows.sum(1)) - windows.shape[1] * quiet)
+    run_loop(experiment, lambda batch: asked.append(time.perf_counter()), steps, save_every=2 * PERIOD)
+    halves = np.diff(asked[2 * PERIOD - 1 : steps : PERIOD // 2])
+    pairs = halves[: len(halves) // 2 * 2].reshape(-1, 2)
+    return float(np.median(pairs[:, 0] - pairs[:, 1]))
 
 
-def loop_times(experiment: Experiment, steps: int, **training: Any) -> np.ndarray:
-    """Returns when the training loop asked for each of its batches, in seconds; in a new folder, without samples."""
-    data = Timed(experiment.data)
+def run_loop(experiment: Experiment, before: Callable[[int], None], steps: int, **training: Any) -> None:
+    """Trains in a new folder, without samples, and calls `before` with 0, 1, ... when the loop asks for its batches."""
+    data = Watched(experiment.data, before)
     how = dataclasses.replace(experiment.training, steps=steps, sample_every=0, eval_every=0, **training)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         train(dataclasses.replace(experiment, data=data, training=how), folder)
-    return np.array(data.times)
 
 
-class Timed:
-    """A data set that notes when it is asked for batches."""
+class Watched:
+    """A data set that says when it is asked for a batch."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, before: Callable[[int], None]) -> None:
         self.source, self.spec, self.flip = source, source.spec, source.flip
-        self.times: list[float] = []
+        self.before, self.count = before, 0
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Returns a batch."""
-        self.times.append(time.perf_counter())
+        self.before(self.count)
+        self.count += 1
         return self.source.gather(indices)
 
 

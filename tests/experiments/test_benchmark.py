@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,18 +50,21 @@ def test_a_bare_pass_evaluates_the_network_as_often_as_the_solver():
         assert evaluations == solver.nfe_per_step, entry.name
 
 
-def test_the_loop_is_timed_batch_by_batch():
-    experiment = Experiment.from_config(toys.denoiser_config(save_every=1))
-    times = training.loop_times(experiment, 5, save_every=4)
-    assert len(times) >= 5 and (np.diff(times) > 0).all()  # the loop looks at one batch more, for its shape
+def test_the_loop_runs_and_says_when_it_asks_for_a_batch():
+    asked = []
+    training.run_loop(Experiment.from_config(toys.denoiser_config()), asked.append, 5, save_every=4)
+    assert asked[:5] == [0, 1, 2, 3, 4]
 
 
-def test_a_save_costs_what_a_period_takes_beyond_its_quiet_windows(monkeypatch):
-    def times(experiment, steps, save_every):
+def test_a_save_costs_what_the_half_period_with_it_takes_beyond_the_other(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
+
+    def run_loop(experiment, before, steps, save_every):
         assert save_every == 2 * training.PERIOD  # a checkpoint is begun every half of it
-        seconds = np.full(steps, 0.01)
-        seconds[training.PERIOD :: training.PERIOD] += 0.3  # the step after a checkpoint waits
-        return np.cumsum(seconds)
+        for batch in range(steps):
+            clock.now += 0.01 + 0.3 * (batch % training.PERIOD == 0)  # the step after a checkpoint waits
+            before(batch)
 
-    monkeypatch.setattr(training, "loop_times", times)
+    monkeypatch.setattr(training, "run_loop", run_loop)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock.now)
     assert training.cost_of_a_save(None) == pytest.approx(0.3)
