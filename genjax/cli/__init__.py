@@ -1,11 +1,10 @@
 """The command `genjax`."""
 
-import errno
 import sys
 from collections.abc import Sequence
 
 from genjax.config import ConfigError, printable
-from genjax.training.errors import DISK_FULL, TrainingStopped
+from genjax.training.errors import DISK_FULL, FULL, TrainingStopped
 
 COMMANDS = {
     "train": "train an experiment, or go on with it",
@@ -51,7 +50,7 @@ def _status(error: Exception) -> int:
     if isinstance(error, TrainingStopped):
         return error.exit_code
     # Also where it was no checkpoint that lacked the space: metrics, samples, a report.
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error.errno in FULL
     return DISK_FULL if full else 2
 
 

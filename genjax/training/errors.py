@@ -1,6 +1,9 @@
 """Why a training ends before its last step, beside signals."""
 
+import errno
+
 NON_FINITE, DISK_FULL = 3, 4  # exit statuses of `genjax train`
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}  # what systems answer where there is no space, or no more is allowed
 
 
 class TrainingStopped(Exception):

@@ -91,6 +91,11 @@ class Training:
             not self.keep_best or bool(self.eval_every),
             f"keep_best = {self.keep_best}: set eval_every, for what is best shows on held-out data",
         )
+        often = max(1, self.save_every // 2)
+        require(
+            not self.keep_best or not self.save_every or self.eval_every % often == 0,
+            f"keep_best: eval_every = {self.eval_every} must be a multiple of save_every // 2 = {often}",
+        )
         require(
             self.batch_size % self.accumulate == 0,
             f"accumulate = {self.accumulate}: does not divide batch_size = {self.batch_size}",

@@ -146,6 +146,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             if last or signal or saver.due(step):
                 recorder.flush(last)
                 with recorder.pause():
+                    table.sync()
                     saver.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row}, scores)
             if snapshots.due(step):
                 recorder.flush()

@@ -8,6 +8,7 @@ resumed has the same file, bit for bit, as one that was not; rates go to the con
 import contextlib
 import csv
 import io
+import math
 import os
 import pathlib
 import time
@@ -18,11 +19,14 @@ import jax
 import numpy as np
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from genjax.training.files import write_whole
 
 Row = Mapping[str, float]
+_FLUSH_SECONDS = 30.0  # at most, until TensorBoard sees a row
 PARTS = ("data", "dispatch", "device")  # of a step's time: waits for a batch, for the call, for the results
 
 
@@ -169,9 +173,10 @@ class CSV:
         rows: list[dict[str, str]] = []
         if self._path.exists():
             # A line without its end is what a kill has left of it.
-            lines = self._path.read_text().splitlines(keepends=True)
+            lines = self._path.read_text(errors="replace").splitlines(keepends=True)
             reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-            rows = [row for row in reader if int(row["step"]) <= step]
+            # A damaged row is no reason not to start.
+            rows = [row for row in reader if (row.get("step") or "").isdecimal() and int(row["step"]) <= step]
             self._columns = (
                 list(reader.fieldnames or []) if rows else []
             )  # without rows it may be another config's file
@@ -189,8 +194,13 @@ class CSV:
         with self._path.open("a", newline="") as file:
             file.write(self._format(values))
 
+    def sync(self) -> None:
+        """Waits until the rows are on the disk, which a checkpoint that does not bring them back must not be before."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
     def close(self) -> None:
-        """Does nothing: every row is on disk."""
+        """Does nothing: every row is in the file."""
 
     def _format(self, row: Mapping[str, str]) -> str:
         text = io.StringIO()
@@ -207,20 +217,32 @@ class TensorBoard:
 
     def __init__(self, directory: str | os.PathLike[str], step: int) -> None:
         """Opens the folder; TensorBoard will hide what an earlier process has written after `step`."""
-        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
+        pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+        # Not tensorboardX's SummaryWriter: a full disk ends the thread that it writes in, and whoever hands it the next
+        # value waits for ever.
+        self._events = EventsWriter(str(pathlib.Path(directory) / "events"))
+        self._put(step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._flushed = -math.inf
 
     def write(self, step: int, row: Row, rates: Row) -> None:
         """Writes the row, and the rates under `rate/`."""
         for name, value in [*row.items(), *((f"rate/{name}", value) for name, value in rates.items())]:
-            self._writer.add_scalar(name, value, step)
+            self._put(step, summary=summary.scalar(name, value))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._events.flush()
+            self._flushed = time.monotonic()
 
     def write_image(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 [H, W, 3]."""
-        self._writer.add_image(name, image, step, dataformats="HWC")
+        self._put(step, summary=summary.image(name, image, dataformats="HWC"))
 
     def close(self) -> None:
-        """Flushes and lets go."""
-        self._writer.close()
+        """Flushes and lets go. What does not fit any more is lost: the reason why the run ends matters more."""
+        with contextlib.suppress(OSError):
+            self._events.close()
+
+    def _put(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class Silent:
@@ -233,6 +255,9 @@ class Silent:
         """Does nothing."""
 
     def say(self, line: str) -> None:
+        """Does nothing."""
+
+    def sync(self) -> None:
         """Does nothing."""
 
     def close(self) -> None:

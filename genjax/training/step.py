@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from genjax.config import require
 from genjax.families.base import Aux, Batch, Family, Keys, Mean, Params, Phase
 from genjax.training.ema import EMA
 from genjax.training.optimizers import Optimizer
@@ -109,6 +110,8 @@ class _Turn:
         params, opt = state.params[role], state.opt[role]
         loss, aux, grads = self._gradient(params, state, Keys.of(key, self.size))
         updates, opt = self.optimizer.update(grads, opt, params, state.step)
+        own = {"loss", "grad_norm", "learning_rate"}
+        require(not own & set(aux.metrics), f"phase {self.phase.name!r}: {sorted(own)} are measured by the step itself")
         measured = {
             "loss": loss,
             "grad_norm": optax.tree.norm(grads),

@@ -10,7 +10,6 @@ renames and deletes.
 """
 
 import concurrent.futures
-import errno
 import json
 import logging
 import os
@@ -28,11 +27,10 @@ from orbax.checkpoint import v1
 from rich.filesize import decimal
 
 from genjax.config import ConfigError
-from genjax.training.errors import DiskFull, TrainingStopped
+from genjax.training.errors import FULL, DiskFull, TrainingStopped
 from genjax.training.manifest import find_fault, flush, read_manifest, write_manifest
 
 _LEFTOVER = re.compile(r"\d+\.(writing|deleting)")
-_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _UNKNOWN = -1  # beside exit statuses: still writing
 
 
@@ -252,7 +250,7 @@ class Store:
         """Removes what there is of a step; returns what to do where the reason is a full disk, else None."""
         self._sweep()
         number = _os_error(error)
-        if number is None or number not in _FULL:
+        if number is None or number not in FULL:
             return None
         steps = self.steps()
         before = f"the checkpoint of step {steps[-1]} is intact" if steps else "there is none before it"

@@ -182,14 +182,8 @@ def unpickled():
     """What is looked up to be unpickled, by Python's own audit events: also in the libraries underneath."""
     found, watching = [], [True]
 
-    def from_a_queue(frame):
-        while frame is not None and not frame.f_code.co_filename.endswith("multiprocessing/queues.py"):
-            frame = frame.f_back
-        return frame is not None
-
     def hook(event, arguments):  # which Python has no way to take off again
-        # tensorboardX hands its events to its own thread in this way; they come from no file.
-        if watching and event == "pickle.find_class" and not from_a_queue(sys._getframe()):
+        if watching and event == "pickle.find_class":
             found.append(arguments)
 
     sys.addaudithook(hook)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -188,6 +189,10 @@ def test_csv_is_cut_at_the_restored_step(tmp_path):
     assert [row["step"] for row in read(path)] == ["2", "4"]
     again.write(6, {"a/loss": 6 / 7}, {})
     assert path.read_text() == before
+    path.write_bytes(before.encode().replace(b"\n4,", b"\nx4\xff,"))  # a damaged row is left out
+    CSV(path, 6)
+    assert [row["step"] for row in read(path)] == ["2", "6"]
+    path.write_text(before)
     CSV(path, 0).write(2, {"b/loss": 1.0}, {})  # from the start, perhaps with other metrics
     assert read(path) == [{"step": "2", "b/loss": "1.0"}]
 
@@ -199,6 +204,19 @@ def test_tensorboard_events_are_written(tmp_path):
     board.close()
     data = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert all(tag in data for tag in (b"a/loss", b"rate/steps_per_second", b"samples"))
+
+
+def test_events_that_do_not_fit_raise_and_nobody_waits(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    board = TensorBoard(tmp_path, 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # Python ignores the signal
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            for step in range(10_000):
+                board.write(step, {"a/loss": 0.5}, {})
+        board.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_console_prints_plain_lines_into_a_log(capsys):
