@@ -81,7 +81,13 @@ def test_the_schedule_follows_the_steps(path):
     Experiment.from_config(config)
 
 
-@pytest.mark.parametrize("path", CONFIGS)
+# Two of the three of CIFAR-10, whose parts the others have too, for their time.
+LONG = {"configs/cifar10/edm.py", "configs/cifar10/flow_matching.py"}
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] if path in LONG else []) for path in CONFIGS]
+)
 def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache, capsys):
     whole = smoke(path, compile_cache)
     steps = whole.training.steps

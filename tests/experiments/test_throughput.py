@@ -34,6 +34,7 @@ def test_a_quick_run_writes_its_tables(tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.slow
 def test_running_out_of_memory_is_a_row(tmp_path, monkeypatch):
     limited = tmp_path / "python"  # enough to start JAX, not for 65,536 images at once
     limited.write_text(f'#!/bin/sh\nulimit -v 12000000\nexec "{sys.executable}" "$@"\n')
