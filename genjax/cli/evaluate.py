@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     seconds = time.perf_counter() - started
     against = reference(run)
     results = None if against is None else evaluate.score(images, labels, against, run.provenance())
-    figures_of_family = held_out(run)
+    figures_of_family = run.held_out()
     evaluate.write(run.workdir / "evaluation.json", (results or {}) | {"family": figures_of_family})
     if results is None:
         print("no distances: the config has no evaluation.feature_network")
@@ -98,7 +98,7 @@ def sweep_widths(
     for width in widths:
         one, residual = run.averaged(snapshots, width)
         scores = None if against is None else evaluate.score(one.generate(n, labels), labels, against, one.provenance())
-        family = held_out(one)
+        family = one.held_out()
         rows.append(sweep.row(width, residual, one.step, n, scores, family))
         results.append({"ema_width": width, "residual": residual, **(scores or {}), "family": family})
     sweep.write(run.workdir / SWEEP, rows)
@@ -116,19 +116,6 @@ def reference(run: Run) -> evaluate.Reference | None:
     test = _everything(experiment.eval_data) if experiment.eval_data is not None else train
     prepared = network(train["image"], train["label"])
     return evaluate.reference(prepared, train["image"], test["image"], test.get("label"))
-
-
-def held_out(run: Run) -> dict[str, float]:
-    """Averages the family's own figures over the held-out data; the training data where there are none."""
-    experiment, size = run.experiment, run.experiment.evaluation.batch_size
-    name, data = ("test", experiment.eval_data) if experiment.eval_data is not None else ("train", experiment.data)
-    rows: list[dict[str, np.ndarray]] = []
-    for i in range(-(-data.spec.size // size)):
-        indices = np.arange(i * size, min((i + 1) * size, data.spec.size))
-        rows.append(run.figures(data.gather(indices), jax.random.fold_in(jax.random.key(0), i)))
-    return {
-        f"{name} {key}": float(np.concatenate([row[key] for row in rows]).mean()) for key in (rows[0] if rows else {})
-    }
 
 
 def describe(

@@ -13,12 +13,14 @@ import jax
 import numpy as np
 
 from genjax.config import ConfigError, describe
-from genjax.data.transforms import preprocess, to_uint8
+from genjax.data.transforms import to_uint8
 from genjax.evaluation.manifest import Provenance
 from genjax.sampling import sample_keys
 from genjax.sampling.guidance import needs_null
 from genjax.training import checkpoints
 from genjax.training.experiment import Experiment, load_run
+from genjax.training.mesh import Mesh
+from genjax.training.monitor import make_evaluator
 from genjax.training.posthoc import Snapshots, open_snapshots
 
 SECTIONS = ("solver", "times", "guidance")  # what a dotted flag may name
@@ -78,20 +80,19 @@ class Run:
         """
         made = snapshots.reconstruct(width)
         other = dataclasses.replace(self, params=made.params, step=made.step, ema=True, ema_width=width)
-        vars(other).update(_generate=self._generate, _figures=self._figures)
+        vars(other).update(_generate=self._generate, _score=self._score)
         return other, made.residual
 
     @functools.cached_property
-    def _figures(self) -> Callable[..., dict[str, jax.Array]]:
-        @jax.jit
-        def figures(params: Any, batch: Any, key: jax.Array) -> dict[str, jax.Array]:
-            return self.experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
+    def _score(self) -> Callable[[Any], dict[str, float]]:
+        experiment = self.experiment
+        source, size = experiment.eval_data or experiment.data, experiment.evaluation.batch_size
+        return make_evaluator(experiment.family, source, size, Mesh(data=1).build(), jax.random.key(0))
 
-        return figures
-
-    def figures(self, batch: Any, key: jax.Array) -> dict[str, np.ndarray]:
-        """Returns the family's own figures of each example [B] of a batch, with images uint8 [B, H, W, C]."""
-        return jax.device_get(self._figures(self.params, batch, key))
+    def held_out(self) -> dict[str, float]:
+        """Returns the family's own figures over the held-out data; the training data where there are none."""
+        name = "train" if self.experiment.eval_data is None else "test"
+        return {f"{name} {key}": value for key, value in self._score(self.params).items()}
 
     @functools.cached_property
     def _generate(self) -> Callable[..., jax.Array]:

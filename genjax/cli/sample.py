@@ -11,6 +11,7 @@ from genjax.cli.flags import Parser
 from genjax.cli.run import SECTIONS, Run, add_arguments, open_run
 from genjax.config import ConfigError
 from genjax.evaluation import figures
+from genjax.files import write_whole
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     figures.grid(images, max(columns, 1)).save(png)
     arrays: dict[str, Any] = {"images": images} if labels is None else {"images": images, "labels": labels}
     np.savez_compressed(npz, **arrays)
-    about.write_text(json.dumps(vars(run.provenance()) | {"n": arguments.n}, indent=2) + "\n")
+    write_whole(about, json.dumps(vars(run.provenance()) | {"n": arguments.n}, indent=2) + "\n")
     print(f"{arguments.n} samples: {png} (and .npz, .json)")
     return 0
 

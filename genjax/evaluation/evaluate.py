@@ -14,6 +14,7 @@ from genjax.config import require
 from genjax.evaluation import distances
 from genjax.evaluation.features import FeatureNetwork
 from genjax.evaluation.manifest import Manifest, Provenance
+from genjax.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,7 +126,7 @@ def write(path: str | Path, results: Mapping[str, Any]) -> None:
             return [known(inner) for inner in value]
         return None if isinstance(value, float) and not np.isfinite(value) else value
 
-    Path(path).write_text(json.dumps(known(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(known(results), indent=2, allow_nan=False) + "\n")
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> Table:

@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import html
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from genjax.config import require
 from genjax.evaluation import evaluate, figures, sweep
+from genjax.files import write_whole
 
 _CLASS_COLUMNS = 10  # samples in the row of a class
 _PLAIN_COLUMNS = 12  # samples in a row without classes
@@ -89,11 +89,7 @@ def write_report(path: str | Path, run: Report) -> None:
     Raises:
         ValueError: pictures of a wrong type or shape.
     """
-    path = Path(path)
-    page = render(run)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, render(run))
 
 
 def render(run: Report) -> str:

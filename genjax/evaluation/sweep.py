@@ -1,6 +1,7 @@
 """A sweep over the widths of averages: one row a width, as CSV, as a table and as curves."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from genjax.evaluation.figures import Curve
+from genjax.files import write_whole
 
 Row = Mapping[str, float | None]
 _ABOUT = ("ema_width", "residual", "step", "n")  # what a row is of; all else is measured
@@ -38,10 +40,11 @@ def row(
 
 def write(path: str | Path, rows: Sequence[Row]) -> None:
     """Writes rows as CSV, with all the digits; what was not measured is an empty cell."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def read(path: str | Path) -> list[Row]:

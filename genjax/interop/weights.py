@@ -4,13 +4,10 @@ A flipped bit in a safetensors file reads without an error, so the header has th
 reading compares it.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from genjax.config import ConfigError, require
+from genjax.files import write_whole
 
 Tensors = dict[str, np.ndarray]
 _CHECKSUM = "sha256"  # its key in the header's metadata
@@ -74,24 +72,13 @@ def load_safetensors(path: str | os.PathLike[str], checked: bool = True) -> tupl
 
 def write(path: str | os.PathLike[str], tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
     """Writes named arrays as `save_safetensors` does."""
-    path, about = Path(path), dict(metadata or {})
+    about = dict(metadata or {})
     require(_CHECKSUM not in about, f"metadata: {_CHECKSUM!r} is the checksum's key")
     require(all(isinstance(word, str) for item in about.items() for word in item), "metadata: must be strings")
     # Of arrays that do not lie in memory in the order of their axes, safetensors writes another order without a word.
     tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     data = safetensors.numpy.save(tensors, metadata=about | {_CHECKSUM: weights_hash(tensors, about)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(draft, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
+    write_whole(path, data)
 
 
 def read(path: str | os.PathLike[str], checked: bool = True) -> tuple[Tensors, dict[str, str]]:

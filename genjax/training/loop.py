@@ -106,7 +106,8 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         rates = _make_rates(experiment, step_of(), template, mesh)
         recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
         draw = make_sampler(experiment, spec, mesh)
-        score = make_evaluator(experiment, experiment.eval_data or experiment.data, mesh)
+        held_out, key = experiment.eval_data or experiment.data, jax.random.key(experiment.seed)
+        score = make_evaluator(experiment.family, held_out, config.batch_size, mesh, key, config.eval_n)
         at = config.profile_at if leads else None
         profile = stack.enter_context(_Profile(at, config.profile_steps, folder / "profile"))
         profile.after(start, state)
@@ -119,11 +120,10 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             raise SystemExit(128 + interrupts.received)
         told: Flags = ()
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
-            wish = int(interrupts.received or 0)
             with recorder.timed("data"):
                 batch = make_global(next(stream), placing)
             with recorder.timed("dispatch"):
-                state, measured, tell = train_step(state, batch, flags(mesh, wish))
+                state, measured, tell = train_step(state, batch, flags(mesh, int(interrupts.received or 0)))
             recorder.push(step, measured)
             profile.after(step, state)
             # One process reads its wish after the step, which may have come meanwhile; several read what they have

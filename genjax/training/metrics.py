@@ -23,7 +23,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from genjax.training.files import write_whole
+from genjax.files import write_whole
 
 Row = Mapping[str, float]
 _FLUSH_SECONDS = 30.0  # at most, until TensorBoard sees a row

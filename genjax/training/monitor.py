@@ -16,11 +16,11 @@ from genjax.config import ConfigError, nearest
 from genjax.data.base import Source
 from genjax.data.transforms import preprocess, to_uint8
 from genjax.evaluation import figures
-from genjax.families.base import DataSpec
+from genjax.families.base import DataSpec, Family
 from genjax.training.experiment import Experiment
 from genjax.training.mesh import batch_sharding, make_global
 
-_SAMPLES, _HELD_OUT = 2**31 - 1, 2**31 - 2  # folded into the seed; no step has these numbers
+_SAMPLES = 2**31 - 1  # folded into the seed; no step has this number
 
 
 def make_sampler(experiment: Experiment, spec: DataSpec, mesh: Mesh) -> Callable[[dict[str, Any]], Image.Image]:
@@ -56,43 +56,49 @@ def check_best(experiment: Experiment, params: dict[str, Any]) -> None:
     if not experiment.training.keep_best or experiment.eval_data is None:
         return
 
-    def figures_of(params: dict[str, Any], batch: Any, key: Array) -> dict[str, Array]:
-        return experiment.family.evaluate(params, preprocess(batch, key, flip=False), key)
-
     example = experiment.eval_data.gather(np.zeros(1, np.int64))
-    names = list(jax.eval_shape(figures_of, params, example, jax.random.key(0)))
+    names = list(jax.eval_shape(_figures(experiment.family), params, example, jax.random.key(0)))
     best = experiment.training.best
     if best not in names:
         raise ConfigError(f"config.training.best = {best!r}{nearest(best, names)}")
 
 
-def make_evaluator(experiment: Experiment, source: Source, mesh: Mesh) -> Callable[[dict[str, Any]], dict[str, float]]:
-    """Returns the function that averages the family's figures over held-out examples, with the same keys every time.
+def make_evaluator(
+    family: Family, source: Source, batch_size: int, mesh: Mesh, key: Array, n: int | None = None
+) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """Returns the function that averages the family's figures over examples, with the same keys every time.
 
     Args:
-        experiment: gives the family, the size of a batch and the number of examples.
-        source: the held-out data.
+        family: gives the figures.
+        source: the data.
+        batch_size: examples at a time, over all devices.
         mesh: the devices.
+        key: of what the figures draw.
+        n: how many examples, the first ones; None for all.
     """
-    n = min(source.spec.size, experiment.training.eval_n or source.spec.size)
-    size = experiment.training.batch_size
-    share, host = size // jax.process_count(), jax.process_index()
+    n = min(source.spec.size, n or source.spec.size)
+    share, host = batch_size // jax.process_count(), jax.process_index()
     sharding, whole = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    key = jax.random.fold_in(jax.random.key(experiment.seed), _HELD_OUT)
+    figures = _figures(family)
 
     @functools.partial(jax.jit, out_shardings=whole)
     def totals(params: dict[str, Any], batch: Any, number: Array) -> dict[str, Array]:
-        keys = jax.random.fold_in(key, number)
-        counted = jnp.arange(size) + number * size < n  # the last batch is filled up with what does not count
-        values = experiment.family.evaluate(params, preprocess(batch, keys, flip=False), keys)
+        counted = jnp.arange(batch_size) + number * batch_size < n  # what fills up the last batch does not count
+        values = figures(params, batch, jax.random.fold_in(key, number))
         return {name: jnp.where(counted, value, 0.0).sum() for name, value in values.items()}
 
     def evaluate(params: dict[str, Any]) -> dict[str, float]:
         rows = []
-        for number in range(-(-n // size)):
-            indices = np.minimum(np.arange(size) + number * size, n - 1)[host * share : (host + 1) * share]
-            rows.append(totals(params, make_global(source.gather(indices), sharding), jnp.int32(number)))
+        for number in range(-(-n // batch_size)):
+            places = np.arange(batch_size)[host * share : (host + 1) * share] + number * batch_size
+            batch = source.gather(np.minimum(places, n - 1))
+            rows.append(totals(params, make_global(batch, sharding), jnp.int32(number)))
         rows = jax.device_get(rows)
         return {name: sum(float(row[name]) for row in rows) / n for name in rows[0]}
 
     return evaluate
+
+
+def _figures(family: Family) -> Callable[[dict[str, Any], Any, Array], dict[str, Array]]:
+    """The family's figures of a batch as the loader gives it, [B] each."""
+    return lambda params, batch, key: family.evaluate(params, preprocess(batch, key, flip=False), key)

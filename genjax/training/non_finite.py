@@ -6,13 +6,12 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
+from genjax.files import write_whole
 from genjax.training.errors import NonFiniteStep
-from genjax.training.files import write_whole
 from genjax.training.metrics import Row
 from genjax.training.step import CHECKED
 
 FILE = "non_finite.jsonl"  # within a run folder
-POLICIES = ("stop", "skip")
 
 
 class Guard:

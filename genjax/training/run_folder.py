@@ -15,7 +15,7 @@ import jax
 
 import genjax
 from genjax.config import ConfigError, printable
-from genjax.training.files import write_whole
+from genjax.files import write_whole
 
 CONFIG = "config.json"
 VERSIONS = "versions.json"

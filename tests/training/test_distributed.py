@@ -295,3 +295,28 @@ def test_a_signal_to_one_stops_all_after_the_same_step(runs):
     assert "saved" not in runs["outputs"][1][0]
     params, step = restore_params(runs["folder"] / "stopped" / "checkpoints")
     assert step == steps[0] and np.isfinite(params["network"]["dense"]["kernel"]).all()
+
+
+_STOPS = """
+import sys
+from genjax.cli import main
+from tests.training import toys  # noqa: F401, whose family no config file could name
+folder, port, index = sys.argv[1], sys.argv[2], sys.argv[3]
+sys.exit(main(["train", f"--config={folder}/config.json", f"--workdir={folder}/run", f"--coordinator=localhost:{port}",
+               "--processes=2", f"--process={index}"]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_stop_for_one_reason_end_at_once_with_its_status(tmp_path):
+    broken = config(tmp_path, steps=9, save_every=2) | {"family": {"name": "toy_denoiser", "breaks_at": [5]}}
+    (tmp_path / "config.json").write_text(json.dumps(broken))
+    port = free_port()
+    pair = [run_python(_STOPS, tmp_path, port, index) for index in (0, 1)]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+    assert [process.returncode for process in pair] == [3, 3], errors
+    assert all("step 5: denoiser/loss is nan" in error for error in errors)

@@ -36,12 +36,10 @@ def test_every_example_counts_once():
         def evaluate(self, params, batch, key):
             return {"mean": batch["image"].mean((1, 2, 3))}
 
-    bare = dataclasses.replace(experiment, family=Bare())
     data = experiment.eval_data.gather(np.arange(21))
     images = preprocess(data, jax.random.key(0), flip=False)["image"]
     for n in (None, 5, 8, 100):
-        training = dataclasses.replace(bare.training, eval_n=n)
-        score = make_evaluator(dataclasses.replace(bare, training=training), experiment.eval_data, mesh)
+        score = make_evaluator(Bare(), experiment.eval_data, 8, mesh, jax.random.key(0), n)
         assert score(params)["mean"] == pytest.approx(float(images[: n or 21].mean()), rel=1e-4, abs=1e-6)
 
 

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from genjax.training.files import write_whole
+from genjax.files import write_whole
 
 
 def test_a_file_that_does_not_fit_leaves_the_one_before_and_no_draft(tmp_path):
