@@ -9,7 +9,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from experiments.tables import to_markdown
+from genjax.evaluation.tables import to_markdown
 
 
 def best(

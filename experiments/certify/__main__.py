@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.certify import measure
 from experiments.certify.measure import BUDGETS
-from experiments.tables import to_latex, to_markdown, write_csv
+from genjax.evaluation.tables import to_latex, to_markdown, write_csv
 
 TOLERANCE = 0.2
 

@@ -13,9 +13,9 @@ import scipy.stats
 from matplotlib.axes import Axes
 
 from experiments.solver_comparison.measure import Row
-from experiments.tables import to_latex, to_markdown, write_csv
 from genjax.evaluation import evaluate
 from genjax.evaluation.distances import Floor, Proportion, wilson
+from genjax.evaluation.tables import to_latex, to_markdown, write_csv
 
 MARKERS = "osD^vP*Xhp<>"
 

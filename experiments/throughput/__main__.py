@@ -19,9 +19,9 @@ import pathlib
 import time
 from typing import Any
 
-from experiments.tables import to_latex, to_markdown, write_csv
 from experiments.throughput.presets import ON_ACCELERATOR, ON_CPU, PRESETS, Case
 from experiments.throughput.worker import PROGRAMS, Failed, Worker, device
+from genjax.evaluation.tables import to_latex, to_markdown, write_csv
 from genjax.training.flops import peak_flops
 
 Row = dict[str, Any]

@@ -69,6 +69,32 @@ def grid(
     return _with_margin(picture, row_labels, height * scale + gap)
 
 
+def sheet(samples: np.ndarray, columns: int) -> Image.Image:
+    """Returns samples as one picture: images as a `grid`, points of the plane as a `cloud`."""
+    return cloud(samples) if samples.dtype == np.float32 else grid(samples, columns)
+
+
+def cloud(points: np.ndarray, side: int = 384, extent: float = 1.25) -> Image.Image:
+    """Returns points of the plane, the denser the darker, on a white ground.
+
+    Args:
+        points: float [N, 1, 1, 2]: across, to the right, and up.
+        side: of the picture, in pixels.
+        extent: the picture shows [-extent, extent] both ways; what lies outside is left out.
+
+    Raises:
+        ValueError: an array of another shape.
+    """
+    require(points.ndim == 4 and points.shape[1:] == (1, 1, 2), f"points {points.shape}: [N, 1, 1, 2] is needed")
+    across, up = points.reshape(-1, 2).T
+    bins = min(side, max(48, 4 * round(len(points) ** 0.5)))  # few points get large dots
+    edges = np.linspace(-extent, extent, bins + 1)
+    counts = np.histogram2d(-up, across, (edges, edges))[0]
+    shade = counts / max(1.0, np.quantile(counts[counts > 0], 0.9) if counts.any() else 1.0)
+    pixels = (255 * (1 - 0.85 * np.minimum(shade, 1.0) ** 0.5)).astype(np.uint8)
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST).convert("RGBA")
+
+
 def strip(trajectory: np.ndarray, frames: int = 10, scale: int | None = None) -> Image.Image:
     """Returns the denoising of a batch: one row a sample, noise on the left, the result on the right.
 

@@ -132,3 +132,15 @@ def test_schedule_leaves_infinite_ends_out():
         scales, log_snr = figures.schedule(t, np.ones(11), 80 * t, -2 * np.log(80 * t))
     assert {"alpha", "sigma", "t"} <= set(texts(scales))
     assert not re.search(rb"[^a-z](nan|inf)[^a-z]", scales + log_snr)
+
+
+def test_a_cloud_shows_points_where_they_are():
+    points = np.float32([[0.6, 1.0], [0.6, 1.0], [-0.6, -1.0], [7.0, 0.0]]).reshape(-1, 1, 1, 2)
+    shade = 255 - np.asarray(figures.sheet(points, 1).convert("L")).astype(int)
+    rows, columns = np.nonzero(shade)
+    up, right = 1 - 2 * rows / len(shade), 2 * columns / len(shade) - 1
+    assert {(bool(u > 0), bool(r > 0)) for u, r in zip(up, right, strict=True)} == {(True, True), (False, False)}
+    np.testing.assert_allclose(up[right > 0], 0.8, atol=0.05)
+    np.testing.assert_allclose(right[right > 0], 0.48, atol=0.05)
+    with pytest.raises(ValueError, match=r"\[N, 1, 1, 2\]"):
+        figures.cloud(points[:, 0])

@@ -1,4 +1,4 @@
-"""Tables of a study, as Markdown, as LaTeX (booktabs) and as CSV.
+"""Tables as Markdown, as LaTeX (booktabs) and as CSV.
 
 Cells are text or numbers; text between backticks is code in the first two, as in "`dpmpp_2m`". The first column is
 aligned to the left, the others to the right.

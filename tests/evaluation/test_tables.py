@@ -1,6 +1,6 @@
 import csv
 
-from experiments.tables import latex, to_latex, to_markdown, write_csv
+from genjax.evaluation.tables import latex, to_latex, to_markdown, write_csv
 
 
 def test_markdown_is_a_row_a_line_under_an_aligned_header():
