@@ -133,11 +133,10 @@ def describe(
     spec = experiment.data.spec
     shown = slice(0, _SHOWN * (spec.num_classes or _SHOWN))
     metrics, swept = run.workdir / "metrics.csv", run.workdir / SWEEP
-    count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
     return report.Report(
         title=f"{experiment.config['family']['name']} on {run.provenance().dataset}",
         command=command,
-        summary={"Parameters": f"{count:,}", "Training steps": f"{run.step:,}", **facts},
+        summary={"Parameters": f"{run.size():,}", "Training steps": f"{run.step:,}", **facts},
         evaluations=[results] if results is not None else [],
         other_figures=figures_of_family,
         metrics=figures.read_metrics(metrics) if metrics.exists() else {},

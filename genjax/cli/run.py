@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from genjax.config import ConfigError, describe
-from genjax.data.transforms import to_uint8
+from genjax.data.transforms import to_data
 from genjax.evaluation.manifest import Provenance
 from genjax.sampling import sample_keys
 from genjax.sampling.guidance import needs_null
@@ -55,7 +55,7 @@ class Run:
     Attributes:
         workdir: the run folder.
         experiment: its config, with the flags' choices in the place of its sampler's.
-        params: weights by role.
+        params: weights by role, and beside them what the family keeps in the state's `extra`.
         step: their training step.
         seed: of the samples.
         ema: whether the weights are the averaged ones.
@@ -69,6 +69,11 @@ class Run:
     seed: int
     ema: bool
     ema_width: float | None = None
+
+    def size(self) -> int:
+        """Returns the number of weights, of all roles."""
+        init = functools.partial(self.experiment.family.init, spec=self.experiment.data.spec)
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))[0]))
 
     def averaged(self, snapshots: Snapshots, width: float) -> tuple["Run", float]:
         """Returns the run with the average of a width as its weights, and the average's residual.
@@ -98,12 +103,12 @@ class Run:
     def _generate(self) -> Callable[..., jax.Array]:
         @functools.partial(jax.jit, static_argnums=3)
         def generate(params: Any, key: jax.Array, cond: Any, n: int) -> jax.Array:
-            return to_uint8(self.experiment.family.generate(params, key, n, cond))
+            return to_data(self.experiment.family.generate(params, key, n, cond), self.experiment.data.spec.levels)
 
         return generate
 
     def generate(self, n: int, labels: np.ndarray | None) -> np.ndarray:
-        """Returns n images uint8 [n, H, W, C]."""
+        """Returns n images uint8 [n, H, W, C], or float32 points where the data have no levels."""
 
         def draw(keys: jax.Array, cond: Any) -> jax.Array:
             return self._generate(self.params, keys, cond, len(keys))

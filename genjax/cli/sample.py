@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     png, npz, about = (out.with_name(f"{out.name}.{ending}") for ending in ("png", "npz", "json"))
     out.parent.mkdir(parents=True, exist_ok=True)
     columns = len(set(labels.tolist())) if labels is not None else int(np.ceil(arguments.n**0.5))
-    figures.grid(images, max(columns, 1)).save(png)
+    figures.sheet(images, max(columns, 1)).save(png)
     arrays: dict[str, Any] = {"images": images} if labels is None else {"images": images, "labels": labels}
     np.savez_compressed(npz, **arrays)
     write_whole(about, json.dumps(vars(run.provenance()) | {"n": arguments.n}, indent=2) + "\n")

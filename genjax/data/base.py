@@ -1,4 +1,4 @@
-"""What a data source is: a description, and random access to whole batches of uint8 images."""
+"""What a data source is: a description, and random access to whole batches of uint8 images or float32 points."""
 
 import concurrent.futures
 import dataclasses
@@ -28,6 +28,7 @@ class DataSpec:
         size: number of images.
         class_names: one name a class, or None where the classes have none.
         in_memory: whether the decoded images are in memory, so that gathering a batch is no more than a copy.
+        levels: how many values a pixel can have, 256 in uint8 images; None for float32 data, which stay as they are.
     """
 
     image_shape: tuple[int, int, int]
@@ -35,6 +36,7 @@ class DataSpec:
     size: int
     class_names: tuple[str, ...] | None = None
     in_memory: bool = True
+    levels: int | None = 256
 
 
 class Source(Protocol):
@@ -51,7 +53,10 @@ class Source(Protocol):
         ...
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `{"image": uint8 [B, H, W, C], "label": int32 [B]}` for indices [B]; no label if unlabelled."""
+        """Returns `{"image": uint8 [B, H, W, C], "label": int32 [B]}` for indices [B]; no label if unlabelled.
+
+        Data without levels are float32 [B, H, W, C].
+        """
         ...
 
 

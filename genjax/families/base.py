@@ -14,8 +14,9 @@ from jax import Array
 from genjax.config import require
 
 Params = Any  # a pytree of float32 arrays
-Extra = Any  # a pytree of whatever else a family carries from step to step; {} where it carries nothing
-Batch = Mapping[str, Array]  # "image" [B, H, W, C] in [-1, 1], "label" [B] int32 where the data have labels
+Extra = dict[str, Any]  # trees that a family carries from step to step beside its weights, by names that no role has
+# "image" [B, H, W, C], in [-1, 1] where pixels have levels; "label" [B] int32 where there are labels; anything else.
+Batch = Mapping[str, Array]
 
 
 class Keys(NamedTuple):
@@ -87,7 +88,8 @@ class Phase:
         loss: `loss(params, state, batch, keys) -> (scalar, Aux)`, a mean over the batch's examples; `params` is the
             trained role's tree, by which the loss is differentiated. The trees of other roles are read from
             `state.params`.
-        repeat: updates in one step, each with a key of its own (critic steps of a GAN).
+        repeat: updates in one step, each with a key and a batch of its own (critic steps of a GAN). A step reads as
+            many batches as its most repeated phase has updates; the i-th update of every phase gets the i-th of them.
         every: the phase runs in the steps that this divides (lazy regularization).
     """
 
@@ -116,6 +118,11 @@ class DataSpec(Protocol):
         """How many classes the labels have; None where the data have no labels."""
         ...
 
+    @property
+    def levels(self) -> int | None:
+        """How many values a pixel can have; None for data that are real numbers."""
+        ...
+
 
 class Family(Protocol):
     """The contract of a model family."""
@@ -138,13 +145,19 @@ class Family(Protocol):
         ...
 
     def generate(self, params: dict[str, Params], key: Array, n: int, cond: Any = None) -> Array:
-        """Returns n images [n, H, W, C] in [-1, 1].
+        """Returns n images [n, H, W, C], in [-1, 1] but for what a model overshoots.
 
         Image i depends on (key, i) and its condition alone; `key` may be one key a sample [n], see
-        `genjax.sampling.sample_keys`.
+        `genjax.sampling.sample_keys`. `params` has the averages in the place of the weights, where a role has them, and
+        beside the roles all that `extra` has.
         """
         ...
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
-        """Returns figures per example [B], such as `loss`, `elbo` or `nll_bpd`."""
+        """Returns figures per example [B] by name; `params` is as in `generate`.
+
+        What is called `loss`, `mse` or `cycle` is the smaller the better. `nll`, `elbo` and `iwae` are a log-likelihood
+        with its sign turned or not, and bounds of it from below, in nats an example; `nll_bpd`, `elbo_bpd` and
+        `iwae_bpd` are what 8-bit images cost in bits a dimension, the latter two bounds of it from above.
+        """
         ...

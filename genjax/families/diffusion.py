@@ -125,13 +125,9 @@ class Diffusion:
     def generate(
         self, params: dict[str, Params], key: Array, n: int, cond: Any = None, trace: Trace | None = None
     ) -> Any:
-        """Returns n images [n, H, W, C] in [-1, 1]; with a trace, the pair of them and its results."""
+        """Returns n images [n, H, W, C]; with a trace, the pair of them and its results."""
         shape, cond = (n, *self.image_shape), None if cond is None else self._cond(cond)
-        drawn = self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
-        if trace is None:
-            return jnp.clip(drawn, -1.0, 1.0)
-        images, traces = drawn
-        return jnp.clip(images, -1.0, 1.0), traces
+        return self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns the weighted loss of each example, without dropout, as `loss` [B]."""

@@ -1,6 +1,6 @@
 """Checkpoints: training states in a store, of which the latest and the best stay.
 
-A checkpoint has parts, so that sampling need not read the optimizer: `params`, `ema`, `posthoc` and `rest`.
+A checkpoint has parts, so that sampling need not read the optimizer: `params`, `ema`, `extra`, `posthoc` and `rest`.
 """
 
 import math
@@ -130,7 +130,7 @@ class Checkpoints:
             raise ConfigError(f"{self._store.path(step)} is damaged ({fault or 'seen by the first process'})")
         self._verified.add(step)
         parts = self._store.load(step, _split(template))
-        state = TrainState(**{"ema": {}, **parts.pop("rest"), **parts})
+        state = TrainState(**{"ema": {}, "extra": {}, **parts.pop("rest"), **parts})
         return state, self._store.metadata(step)["metadata"]
 
     def wait(self) -> None:
@@ -167,7 +167,7 @@ class Checkpoints:
 def restore_params(
     directory: str | os.PathLike[str], step: int | None = None, *, ema: bool = True
 ) -> tuple[dict[str, Params], int]:
-    """Reads the weights of a checkpoint and nothing else, onto this process's first device; writes nothing.
+    """Reads what a checkpoint has to generate with, onto this process's first device; writes nothing.
 
     Where the newest checkpoints are damaged, the newest valid one is read, and a line on standard error says so.
 
@@ -177,7 +177,7 @@ def restore_params(
         ema: whether the averages take the places of the weights, where a role has them.
 
     Returns:
-        The weights by role, and the step.
+        The weights by role with all of the state's `extra` beside them, and the step.
 
     Raises:
         ConfigError: there is no such checkpoint, or it is damaged.
@@ -194,13 +194,12 @@ def restore_params(
     if faults:
         print(f"{'; '.join(faults)}; using that of step {tried}", file=sys.stderr)
     shapes = store.shapes(tried)
-    wanted = {part: shapes[part] for part in ("params", *(("ema",) if ema and "ema" in shapes else ()))}
-    parts = store.load(tried, wanted)
-    return {**parts["params"], **parts.get("ema", {})}, tried
+    parts = store.load(tried, {part: shapes[part] for part in ("extra", "params", "ema") if part in shapes})
+    return {**parts.get("extra", {}), **parts["params"], **(parts.get("ema", {}) if ema else {})}, tried
 
 
 def _split(state: TrainState) -> dict[str, Any]:
-    """The parts of a checkpoint. Orbax cannot write a part without arrays, so averages may be missing."""
-    rest = {"step": state.step, "key": state.key, "opt": state.opt, "extra": state.extra}
-    averages = {"ema": state.ema, "posthoc": state.posthoc}
-    return {"params": state.params, "rest": rest} | {name: tree for name, tree in averages.items() if tree}
+    """The parts of a checkpoint. Orbax cannot write a part without arrays, so some may be missing."""
+    rest = {"step": state.step, "key": state.key, "opt": state.opt}
+    others = {"ema": state.ema, "extra": state.extra, "posthoc": state.posthoc}
+    return {"params": state.params, "rest": rest} | {name: tree for name, tree in others.items() if tree}

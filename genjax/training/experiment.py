@@ -33,7 +33,8 @@ class Training:
 
     Attributes:
         steps: training steps of the whole run.
-        batch_size: images a step, over all devices.
+        batch_size: images an update, over all devices. A step of a family that repeats a phase, such as that of a
+            critic, reads a fresh batch for each repetition.
         log_every: steps between rows of metrics, each the mean since the row before.
         save_every: the most steps that a run loses when its process is killed. Checkpoints are begun twice as often,
             because one that is being written then is lost. The last step is always saved; 0 is for that one alone.

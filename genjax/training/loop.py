@@ -34,7 +34,7 @@ from genjax.training.monitor import check_best, make_evaluator, make_sampler
 from genjax.training.non_finite import Guard
 from genjax.training.posthoc import SnapshotWriter
 from genjax.training.state import TrainState, build_optimizers, create_state, sampling_params
-from genjax.training.step import Step, make_train_step
+from genjax.training.step import Step, batches_per_step, make_train_step
 
 
 def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_command: str | None = None) -> TrainState:
@@ -113,7 +113,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         profile.after(start, state)
         placing = batch_sharding(mesh)
         shard = (jax.process_index(), jax.process_count())
-        stream = batches(experiment.data, experiment.seed, config.batch_size, start, shard, config.prefetch)
+        stream = batches(experiment.data, experiment.seed, _examples(experiment), start, shard, config.prefetch)
 
         if interrupts.received and start < config.steps and jax.process_count() == 1:
             console.say(f"{interrupts.received.name}: stopped before step {start + 1}; to go on: {command}")
@@ -235,6 +235,11 @@ def _restore_or_create(
     return state, about, int(state.step)
 
 
+def _examples(experiment: Experiment) -> int:
+    """How many examples one step reads."""
+    return experiment.training.batch_size * batches_per_step(experiment.family)
+
+
 def _resolve(config: Any) -> Mapping[str, Any]:
     return Experiment.from_config(config).config
 
@@ -243,7 +248,7 @@ def _guard(experiment: Experiment, folder: pathlib.Path | None, start: int, abou
     config, size = experiment.training, experiment.data.spec.size
 
     def batch(step: int) -> Sequence[int]:
-        return batch_indices(experiment.seed, step - 1, config.batch_size, size).tolist()
+        return batch_indices(experiment.seed, step - 1, _examples(experiment), size).tolist()
 
     return Guard(config.non_finite, config.skip_limit, folder, batch, start, about.get("skipped_in_a_row", 0))
 
@@ -252,7 +257,7 @@ def _make_rates(
     experiment: Experiment, step: Callable[..., Any], state: TrainState, mesh: jax.sharding.Mesh
 ) -> Callable[[float], dict[str, float]]:
     """Returns the function from steps a second to what follows from them."""
-    batch_size, device = experiment.training.batch_size, mesh.devices.flat[0]
+    examples, device = _examples(experiment), mesh.devices.flat[0]
     dtypes = set(_values(experiment.config["family"], "dtype"))
     peak = peak_flops(device.device_kind, dtypes.pop()) if len(dtypes) == 1 else None
 
@@ -261,11 +266,11 @@ def _make_rates(
         if not experiment.training.count_flops:
             return None
         one = batch_at(experiment.data, experiment.seed, 0, 1)
-        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype), one)
+        batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((examples, *a.shape[1:]), a.dtype), one)
         return step_flops(step, state, batch)
 
     def rates(steps_per_second: float) -> dict[str, float]:
-        found = {"images_per_second": steps_per_second * batch_size}
+        found = {"images_per_second": steps_per_second * examples}
         if count := flops():
             found["flops_per_second"] = steps_per_second * count
             if peak is not None:

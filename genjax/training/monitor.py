@@ -14,7 +14,7 @@ from PIL import Image
 
 from genjax.config import ConfigError, nearest
 from genjax.data.base import Source
-from genjax.data.transforms import preprocess, to_uint8
+from genjax.data.transforms import preprocess, to_data
 from genjax.evaluation import figures
 from genjax.families.base import DataSpec, Family
 from genjax.training.experiment import Experiment
@@ -34,11 +34,11 @@ def make_sampler(experiment: Experiment, spec: DataSpec, mesh: Mesh) -> Callable
     # Every process gets all the images, wherever they are drawn.
     @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
     def generate(params: dict[str, Any], key: Array, cond: Any) -> Array:
-        return to_uint8(experiment.family.generate(params, key, n, cond))
+        return to_data(experiment.family.generate(params, key, n, cond), spec.levels)
 
     def draw(params: dict[str, Any]) -> Image.Image:
         images = jax.device_get(jax.block_until_ready(generate(params, key, cond)))
-        picture = figures.grid(images, columns)
+        picture = figures.sheet(images, columns)
         ground = Image.new("RGB", picture.size, "white")
         ground.paste(picture, mask=picture)
         return ground

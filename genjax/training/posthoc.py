@@ -64,7 +64,7 @@ class SnapshotWriter:
 
         Args:
             step: the number of steps taken.
-            state: whose averages are saved, and the weights of the roles that have none.
+            state: whose averages are saved, with the weights of the roles that have none and all of `extra`.
 
         Raises:
             DiskFull: there was no space for the snapshot before this one.
@@ -74,7 +74,7 @@ class SnapshotWriter:
         if leads() and step in self._store.steps() and self._store.verify(step) is not None:
             self._store.set_aside(step)
         averaged = {role for roles in state.posthoc.values() for role in roles}
-        plain = {role: tree for role, tree in state.params.items() if role not in averaged}
+        plain = state.extra | {role: tree for role, tree in state.params.items() if role not in averaged}
         parts = {"posthoc": state.posthoc} | ({"params": plain} if plain else {})  # none may be without an array
         self._store.save(step, parts, {"widths": [float(width) for width in state.posthoc]})
         self._newest = step
@@ -98,7 +98,8 @@ class Reconstruction(NamedTuple):
     """Weights made of snapshots.
 
     Attributes:
-        params: the weights by role: averages, float32, and the weights themselves of roles that have no average.
+        params: the weights by role: averages, float32, and the weights themselves of roles that have no average; and
+            all of the state's `extra`.
         step: the training step that they belong to.
         residual: how far their profile is from the one wanted, as `Snapshots.residual` says.
     """

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from genjax.config import require
 from genjax.families.base import DataSpec, Extra, Family, Params
 from genjax.training.optimizers import Optimizer, build_optimizer
 
@@ -23,7 +24,7 @@ class TrainState(struct.PyTreeNode):
         params: the trees of weights by role, float32.
         opt: the optimizer states of the trained roles.
         ema: the averaged trees of those roles that have an average.
-        extra: what the family carries from step to step beside its weights.
+        extra: what the family carries from step to step beside its weights, by names that no role has.
         posthoc: the averages by power functions, by the label of their width and by role; {} where they are off.
     """
 
@@ -54,6 +55,8 @@ def create_state(experiment: "Experiment", spec: DataSpec) -> TrainState:
     """
     init_key, key = jax.random.split(jax.random.key(experiment.seed))
     params, extra = experiment.family.init(init_key, spec)
+    both = sorted(set(params) & set(extra))
+    require(not both, f"the family calls a role and a part of `extra` by one name: {', '.join(both)}")
     optimizers = build_optimizers(experiment, params)
     trained = {role: params[role] for role in optimizers}
     return TrainState(
@@ -76,5 +79,5 @@ def build_optimizers(experiment: "Experiment", params: dict[str, Params]) -> dic
 
 
 def sampling_params(state: TrainState) -> dict[str, Params]:
-    """Returns the weights to generate with: of every role the average where it has one."""
-    return {**state.params, **state.ema}
+    """Returns what to generate with: of every role the average where it has one, and all of `extra`."""
+    return {**state.extra, **state.params, **state.ema}

@@ -20,6 +20,11 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 CHECKED = ("loss", "grad_norm")  # of every phase: what must be finite
 
 
+def batches_per_step(family: Family) -> int:
+    """Returns how many batches one step reads: one for each update of the phase that has the most."""
+    return max(phase.repeat for phase in family.phases())
+
+
 def make_train_step(
     family: Family,
     optimizers: Mapping[str, Optimizer],
@@ -45,19 +50,20 @@ def make_train_step(
             of the whole batch to rounding, as long as the loss is a mean over examples and draws from `keys.each`.
 
     Returns:
-        `step(state, batch) -> (state, metrics)`. The metrics of a phase that a step leaves out have weight 0.
+        `step(state, batch) -> (state, metrics)`. `batch` has the examples of all `batches_per_step(family)` batches;
+        the metrics of a phase that a step leaves out have weight 0.
     """
-    phases = family.phases()
+    phases, count = family.phases(), batches_per_step(family)
     checked = [f"{phase.name}/{name}" for phase in phases for name in CHECKED]
 
     def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(before.key, before.step)
         batch = preprocess(batch, jax.random.fold_in(key, 0))
-        size = len(jax.tree.leaves(batch)[0])
+        batches = _interleaved(batch, count)
         metrics: Metrics = {}
         state = before
         for index, phase in enumerate(phases):
-            turn = _Turn(phase, optimizers[phase.trains], batch, size, accumulate)
+            turn = _Turn(phase, optimizers[phase.trains], batches, accumulate)
             state, measured = turn.run(state, jax.random.fold_in(key, index + 1))
             metrics |= {f"{phase.name}/{name}": value for name, value in measured.items()}
         after = state.replace(
@@ -81,22 +87,24 @@ def runs(phase: Phase, step: Array | int) -> Array | bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Turn:
-    """A phase with all that one step gives it."""
+    """A phase with all that one step gives it; `batches` have a leading axis."""
 
     phase: Phase
     optimizer: Optimizer
-    batch: Batch
-    size: int
+    batches: Batch
     accumulate: int
 
     def run(self, state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
         """Takes all the updates of the phase in one step, or none where it is not the phase's turn."""
 
         def updates(state: TrainState) -> tuple[TrainState, Metrics]:
-            if self.phase.repeat == 1:
-                return self._update(state, key)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(self.phase.repeat))
-            state, measured = jax.lax.scan(self._update, state, keys)
+            repeat = self.phase.repeat
+            if repeat == 1:
+                return self._update(state, (key, jax.tree.map(lambda x: x[0], self.batches)))
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(repeat))
+            state, measured = jax.lax.scan(
+                self._update, state, (keys, jax.tree.map(lambda x: x[:repeat], self.batches))
+            )
             return state, jax.tree.map(lambda values: values.sum(0), measured)
 
         if self.phase.every == 1:
@@ -104,11 +112,11 @@ class _Turn:
         nothing = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), jax.eval_shape(updates, state)[1])
         return jax.lax.cond(runs(self.phase, state.step), updates, lambda state: (state, nothing), state)
 
-    def _update(self, state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
+    def _update(self, state: TrainState, given: tuple[Array, Batch]) -> tuple[TrainState, Metrics]:
         """Takes one gradient and updates one role."""
-        role = self.phase.trains
+        (key, batch), role = given, self.phase.trains
         params, opt = state.params[role], state.opt[role]
-        loss, aux, grads = self._gradient(params, state, Keys.of(key, self.size))
+        loss, aux, grads = self._gradient(params, state, batch, Keys.of(key, len(jax.tree.leaves(batch)[0])))
         updates, opt = self.optimizer.update(grads, opt, params, state.step)
         own = {"loss", "grad_norm", "learning_rate"}
         require(not own & set(aux.metrics), f"phase {self.phase.name!r}: {sorted(own)} are measured by the step itself")
@@ -125,18 +133,15 @@ class _Turn:
         )
         return state, {name: _mean(value) for name, value in measured.items()}
 
-    def _gradient(self, params: Params, state: TrainState, keys: Keys) -> tuple[Array, Aux, Params]:
+    def _gradient(self, params: Params, state: TrainState, batch: Batch, keys: Keys) -> tuple[Array, Aux, Params]:
         """The loss, what it measures and its gradient, over the whole batch."""
         value_and_grad = jax.value_and_grad(self.phase.loss, has_aux=True)
         if self.accumulate == 1:
-            (loss, aux), grads = value_and_grad(params, state, self.batch, keys)
+            (loss, aux), grads = value_and_grad(params, state, batch, keys)
             return loss, aux, grads
 
-        # Part i has the examples i, i + n, i + 2 n ...: of a batch that is split over devices, each keeps its own.
         n = self.accumulate
-        parts = jax.tree.map(
-            lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), (self.batch, keys.each, keys.place)
-        )
+        parts = _interleaved((batch, keys.each, keys.place), n)
 
         def one(carry: Any, part: Any) -> tuple[Any, tuple[Array, Metrics]]:
             total, extra = carry
@@ -151,6 +156,14 @@ class _Turn:
         (total, extra), (losses, measured) = jax.lax.scan(one, start, parts)
         summed = jax.tree.map(lambda values: values.sum(0), measured)
         return losses.mean(), Aux(summed, extra), jax.tree.map(lambda g: g / n, total)
+
+
+def _interleaved(batch: Any, n: int) -> Any:
+    """Cuts arrays [B, ...] into n parts [n, B / n, ...].
+
+    Part i has the examples i, i + n, i + 2 n ...: of a batch that is split over devices, each keeps its own.
+    """
+    return jax.tree.map(lambda x: x.reshape(len(x) // n, n, *x.shape[1:]).swapaxes(0, 1), batch)
 
 
 def _mean(value: Array | Mean) -> Mean:

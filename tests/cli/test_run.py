@@ -29,7 +29,7 @@ def run(batch_size, family=None):
     experiment = types.SimpleNamespace(
         family=family or Noise(),
         evaluation=types.SimpleNamespace(batch_size=batch_size),
-        data=types.SimpleNamespace(spec=types.SimpleNamespace(num_classes=10)),
+        data=types.SimpleNamespace(spec=types.SimpleNamespace(num_classes=10, levels=256)),
     )
     return Run(pathlib.Path("."), experiment, {"model": jnp.ones(())}, step=1, seed=3, ema=True)
 

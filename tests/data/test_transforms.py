@@ -36,6 +36,18 @@ def test_flips_mirror_half_of_the_images_and_nothing_else(key):
     np.testing.assert_array_equal(batch["label"], labels)
 
 
+def test_images_of_two_domains_are_mirrored_apart_and_points_stay_as_they_are(key):
+    images, points = pixels(64), np.float32([[[[0.3, 7.0]]]])
+    found = transforms.preprocess({"image": images, "image_b": images, "points": points}, key, flip=True)
+    first, second = (np.asarray(transforms.to_uint8(found[name])) for name in ("image", "image_b"))
+    assert first.dtype == np.uint8 and (first != second).any()
+    for domain in (first, second):
+        assert ((domain == images) | (domain == images[:, :, ::-1])).all((1, 2, 3)).all()
+    np.testing.assert_array_equal(found["points"], points)
+    np.testing.assert_array_equal(transforms.to_data(found["points"], None), points)
+    assert transforms.to_data(found["image"], 256).dtype == np.uint8
+
+
 def test_a_flip_depends_on_the_key_and_the_sample_alone(key):
     images = pixels(64)
     whole = transforms.preprocess({"image": images}, key, flip=True)["image"]

@@ -165,7 +165,7 @@ def test_generate_uses_the_condition_and_one_key_a_sample():
     x = family(1.0).generate(params, jax.random.key(0), 3, cond)
     np.testing.assert_allclose(x, np.broadcast_to([[[[0.0]]], [[[0.3]]], [[[0.7]]]], (3, *SHAPE)), atol=1e-5)
     guided = family(2.0).generate(params, jax.random.key(0), 3, cond)  # null is -1: 2 c + 0.1
-    np.testing.assert_allclose(guided[:, 0, 0, 0], [0.1, 0.7, 1.0], atol=1e-5)  # 1.5 is clipped
+    np.testing.assert_allclose(guided[:, 0, 0, 0], [0.1, 0.7, 1.5], atol=1e-5)
 
 
 def test_unconditional_generation_does_not_depend_on_the_batch():

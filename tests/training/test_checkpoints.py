@@ -135,8 +135,8 @@ def test_weights_alone(tmp_path):
     saved.close()
     before = sorted(tmp_path.rglob("*"))
     params, step = restore_params(tmp_path)
-    assert (step, bits(params)) == (3, bits(state.ema))
-    assert bits(restore_params(tmp_path, 3, ema=False)[0]) == bits(state.params)
+    assert (step, bits(params)) == (3, bits({**state.extra, **state.ema}))
+    assert bits(restore_params(tmp_path, 3, ema=False)[0]) == bits({**state.extra, **state.params})
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(ConfigError, match="no checkpoint yet"):
         restore_params(tmp_path / "nowhere")
@@ -191,7 +191,7 @@ def test_weights_of_a_damaged_one_are_not_read(tmp_path, capsys):
     flip_a_bit(tmp_path / "00000002", "rest/_METADATA")
     before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
     params, step = restore_params(tmp_path)
-    assert (step, bits(params)) == (1, bits(state.ema))
+    assert (step, bits(params)) == (1, bits({**state.extra, **state.ema}))
     assert capsys.readouterr().err == (
         f"{tmp_path}/00000002 is damaged (rest/_METADATA differs from what was written); using that of step 1\n"
     )

@@ -21,6 +21,7 @@ STEPS = 512
 # Weights as training moves them, fast at first, with noise: what 64 numbers are in each of the steps.
 PATH = np.cumsum(np.random.default_rng(0).normal(size=(STEPS, 64)) / np.sqrt(1 + np.arange(STEPS))[:, None], 0)
 CRITIC = jnp.arange(3.0)
+CODES = jnp.arange(3.0)
 
 
 def recursion(width, steps=STEPS):
@@ -35,7 +36,7 @@ def recursion(width, steps=STEPS):
 def states(rule):
     """The states of a run whose weights are the path."""
     update = jax.jit(rule.update_posthoc)
-    state = TrainState(step=jnp.int32(0), key=jax.random.key(0), params={}, opt={}, ema={}, extra={})
+    state = TrainState(step=jnp.int32(0), key=jax.random.key(0), params={}, opt={}, ema={}, extra={"codes": CODES})
     state = state.replace(posthoc=rule.init_posthoc({"network": {"w": jnp.zeros(64)}}))
     for n, values in enumerate(jnp.asarray(PATH, jnp.float32)):
         params = {"network": {"w": values}, "critic": CRITIC}
@@ -68,6 +69,7 @@ def test_a_tracked_width_is_exact(run):
         np.testing.assert_allclose(made.params["network"]["w"], recursion(width), rtol=1e-4, atol=1e-5)
         assert (made.step, made.residual) == (STEPS, 0)
         np.testing.assert_array_equal(made.params["critic"], CRITIC)  # it has no average
+        np.testing.assert_array_equal(made.params["codes"], CODES)
 
 
 def test_other_widths_are_the_recursion_to_within_the_residual(run):

@@ -10,7 +10,7 @@ import pytest
 from genjax.families.base import Aux, Keys, Mean, Phase
 from genjax.training.experiment import Experiment
 from genjax.training.state import build_optimizers, create_state
-from genjax.training.step import make_train_step
+from genjax.training.step import batches_per_step, make_train_step
 from tests.training import toys
 
 
@@ -51,6 +51,41 @@ def test_phases_run_in_order_on_updated_weights(history):
         g += r * c
         assert float(states[k + 1].params["critic"]["c"][0]) == pytest.approx(c, rel=1e-5)
         assert float(states[k + 1].params["generator"]["g"][0]) == pytest.approx(g, rel=1e-5)
+
+
+def test_every_update_of_a_repeated_phase_has_a_batch_of_its_own():
+    class Seen(toys.Game):
+        """Three critic updates, each of which keeps what it was given and has its mean for a slope."""
+
+        def phases(self):
+            def critic(params, state, batch, keys):
+                assert batch["image"].shape == (4, 1, 1, 1) and keys.each.shape == (4,)
+                slot = state.extra["moves"]
+                seen = state.extra["seen"].at[slot].set(batch["image"].reshape(4))
+                return (params["c"] * batch["image"].mean()).sum(), Aux({}, {"moves": slot + 1, "seen": seen})
+
+            return Phase("critic", "critic", critic, repeat=3), *super().phases()[2:]
+
+        def init(self, key, spec):
+            return super().init(key, spec)[0], {"moves": jnp.int32(0), "seen": jnp.zeros((3, 4))}
+
+    assert batches_per_step(Seen()) == 3 and batches_per_step(toys.Denoiser()) == 1
+    experiment = dataclasses.replace(Experiment.from_config(toys.game_config()), family=Seen())
+    state = create_state(experiment, experiment.data.spec)
+    batch = {"image": jnp.arange(12.0).reshape(12, 1, 1, 1)}
+    after, _ = compiled(experiment, state)(state, batch)
+    np.testing.assert_array_equal(np.sort(after.extra["seen"].ravel()), np.arange(12))
+    np.testing.assert_allclose(after.params["critic"]["c"], [1.0 - toys.Game.rate * np.arange(12).sum() / 4], rtol=1e-6)
+
+
+def test_a_part_of_extra_cannot_have_the_name_of_a_role():
+    class Twice(toys.Game):
+        def init(self, key, spec):
+            return super().init(key, spec)[0], {"critic": jnp.int32(0)}
+
+    experiment = dataclasses.replace(Experiment.from_config(toys.game_config()), family=Twice())
+    with pytest.raises(ValueError, match="a role and a part of `extra` by one name: critic"):
+        create_state(experiment, experiment.data.spec)
 
 
 def test_extra_step_and_averages(history):
