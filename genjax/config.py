@@ -1,8 +1,9 @@
 """From a config to components: the only place where a name in a config becomes an object.
 
 Whatever in a config names a component is `dict(name="...", **kwargs)`. `build` passes the kwargs to the registered
-class or function. A field of a dataclass that is itself a component says so with `component(kind)`, one that groups
-settings with `section(cls)`, a parameter of a function with `Annotated[..., {"kind": kind}]`, and all are built too.
+class or function. A field of a dataclass that is itself a component says so with `component(kind)`, one that holds
+several with `components(kind)`, one that groups settings with `section(cls)`, a parameter of a function with
+`Annotated[..., {"kind": kind}]`, and all are built too.
 Every mistake that can be seen in a config is raised here, with its place and the nearest valid spelling, before
 anything is compiled.
 """
@@ -26,6 +27,11 @@ class ConfigError(ValueError):
 def component(kind: str, default: Any = dataclasses.MISSING) -> Any:
     """A dataclass field that holds a component of a kind, given in a config as `dict(name=..., **kwargs)`."""
     return dataclasses.field(default=default, metadata={"kind": kind})
+
+
+def components(kind: str, default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field that holds a tuple of components of a kind, given in a config as a list of dicts."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "many": True})
 
 
 def section(cls: Callable[..., Any], default: Any = dataclasses.MISSING) -> Any:
@@ -98,7 +104,11 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str, ca
         if key not in settable:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(str(key), settable)}")
         metadata = about.get(key, {})
-        if ("kind" in metadata or "section" in metadata) and _is_section(value):
+        if "many" in metadata:
+            if not isinstance(value, list | tuple):
+                raise ConfigError(f"{path}.{key} = {value!r}: must be a list of dict(name=..., ...)")
+            value = tuple(build(metadata["kind"], item, f"{path}.{key}[{i}]") for i, item in enumerate(value))
+        elif ("kind" in metadata or "section" in metadata) and _is_section(value):
             build_value = build if "kind" in metadata else construct
             value = build_value(metadata.get("kind") or metadata["section"], value, f"{path}.{key}")
         elif isinstance(value, str | int | float | list | tuple) and "kind" in metadata:
@@ -166,6 +176,8 @@ _PLAIN = (types.NoneType, bool, int, float, str, tuple, list, Mapping)
 
 def _told(value: Any, metadata: Mapping[str, Any] | None, defaults: bool) -> Any:
     """What a config says for the value of an option."""
+    if "many" in (metadata or {}):
+        return tuple(describe(item, defaults) for item in value)
     if value is not None and "kind" in (metadata or {}):
         return describe(value, defaults)
     if value is not None and "section" in (metadata or {}):

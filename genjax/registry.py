@@ -22,6 +22,7 @@ T = TypeVar("T")
 KINDS = {
     "process": "genjax.processes",
     "parameterization": "genjax.parameterizations",
+    "bijector": "genjax.bijectors",
     "solver": "genjax.solvers",
     "times": "genjax.sampling.times",
     "guidance": "genjax.sampling.guidance",

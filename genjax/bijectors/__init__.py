@@ -1,0 +1,24 @@
+"""Invertible functions with a known Jacobian determinant, in plain functional JAX: the layers of normalizing flows.
+
+Adding one: a file with a frozen dataclass registered as kind "bijector" that fulfils `Bijector`, and its import here.
+"""
+
+from genjax.bijectors.amortized import forward_each, inverse_each, size, unflatten
+from genjax.bijectors.base import Bijector, merge_fixed, split_fixed
+from genjax.bijectors.compose import Chain, Repeat
+from genjax.bijectors.planar import Planar
+from genjax.bijectors.radial import Radial
+
+__all__ = [
+    "Bijector",
+    "Chain",
+    "Planar",
+    "Radial",
+    "Repeat",
+    "forward_each",
+    "inverse_each",
+    "merge_fixed",
+    "size",
+    "split_fixed",
+    "unflatten",
+]
