@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 
 from experiments.solver_comparison.measure import Row
 from genjax.evaluation import evaluate
-from genjax.evaluation.distances import Floor, Proportion, wilson
+from genjax.evaluation.distances import Floor
+from genjax.evaluation.intervals import Proportion, wilson
 from genjax.evaluation.tables import to_latex, to_markdown, write_csv
 
 MARKERS = "osD^vP*Xhp<>"

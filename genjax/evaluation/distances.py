@@ -4,12 +4,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from genjax.citation import bibtex
 from genjax.config import require
+from genjax.evaluation.intervals import NORMAL, Estimate, Proportion, student, wilson
 
-# What to cite beside a Frechet distance in the features of a network.
+# What to cite beside the figures of this file: the first two of them for a Frechet distance in features.
 REFERENCES = (
     bibtex("""
     @article{dowson1982frechet,
@@ -30,7 +31,27 @@ REFERENCES = (
       volume    = {30},
       year      = {2017}
     }"""),
+    bibtex("""
+    @inproceedings{binkowski2018demystifying,
+      title     = {Demystifying {MMD GANs}},
+      author    = {Bi{\\'n}kowski, Miko{\\l}aj and Sutherland, Danica J. and Arbel, Michael and Gretton, Arthur},
+      booktitle = {International Conference on Learning Representations},
+      year      = {2018}
+    }"""),
+    bibtex("""
+    @inproceedings{salimans2016improved,
+      title     = {Improved Techniques for Training {GANs}},
+      author    = {Salimans, Tim and Goodfellow, Ian and Zaremba, Wojciech and Cheung, Vicki and Radford, Alec and
+                   Chen, Xi},
+      booktitle = {Advances in Neural Information Processing Systems},
+      volume    = {29},
+      year      = {2016}
+    }"""),
 )
+
+
+_KERNEL_BLOCKS = 10  # at least, for an interval
+_KERNEL_BLOCK = 1000  # images in one, at most
 
 
 class Floor(NamedTuple):
@@ -47,40 +68,6 @@ class Floor(NamedTuple):
     std: float
     n: int
     repeats: int
-
-
-class Proportion(NamedTuple):
-    """A share with its confidence interval.
-
-    Attributes:
-        value: successes / n.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        n: number of trials.
-        confidence: nominal coverage of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    confidence: float
-
-
-class Estimate(NamedTuple):
-    """A figure with its confidence interval.
-
-    Attributes:
-        value: the estimate.
-        low: lower end of the interval; NaN where it cannot be told.
-        high: upper end of the interval; NaN as well.
-        confidence: nominal coverage of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float = 0.95
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,6 +115,37 @@ def frechet(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.nda
     return max(0.0, float(gap @ gap + np.trace(cov1) + np.trace(cov2) - 2 * overlap))
 
 
+def frechet_estimate(features: np.ndarray, reference: tuple[np.ndarray, np.ndarray]) -> Estimate:
+    """Returns the Frechet distance of samples to a Gaussian, with its 95% interval.
+
+    The interval says how far the distance would move with other samples of the same model, as many and against the same
+    reference. It is asymptotic, from the influence of each sample on the distance (the infinitesimal jackknife, Efron
+    1982), and says nothing of the reference's own images or of the bias: an estimate is too high by as much as `floor`
+    shows.
+
+    Args:
+        features: of the samples [N, D].
+        reference: mean [D] and covariance [D, D] of what they are compared with.
+
+    Raises:
+        ValueError: fewer than two samples, a shape that does not fit, or a value that is not finite.
+    """
+    features = np.asarray(features, np.float64)
+    mean, covariance = moments(features)
+    value = frechet(mean, covariance, *reference)
+    root = _root(reference[1])
+    _, overlaps, vt = np.linalg.svd(_root(covariance) @ root)
+    rounding = 1e2 * np.finfo(np.float64).eps * len(overlaps) * overlaps.max(initial=0.0)
+    inverse = np.divide(1.0, overlaps, out=np.zeros_like(overlaps), where=overlaps > rounding)
+    # The map that carries the samples' Gaussian to the reference's is x -> transport (x - mean) + its mean. Derivatives
+    # of the distance: 2 (mean - its mean) by the mean, identity - transport by the covariance.
+    transport = (root @ vt.T * inverse[None]) @ vt @ root
+    centred = features - mean[None]
+    influence = centred @ (2 * (mean - reference[0])) + (centred**2 - centred * (centred @ transport)).sum(1)
+    half = NORMAL * influence.std(ddof=1) / math.sqrt(len(features))
+    return Estimate(value, float(max(0.0, value - half)), float(value + half))
+
+
 def frechet_from_features(features1: np.ndarray, features2: np.ndarray) -> float:
     """Returns the Frechet distance of the Gaussians fitted to two sets of features [N, D] and [M, D].
 
@@ -168,38 +186,60 @@ def floor(train: np.ndarray, test: np.ndarray, n: int, seed: int = 0, repeats: i
     return Floor(float(np.mean(values)), float(np.std(values, ddof=1)) if repeats > 1 else 0.0, n, repeats)
 
 
-def wilson(successes: int, n: int) -> Proportion:
-    """Returns a share with its 95% score interval without continuity correction (Wilson 1927; Newcombe 1998, method 3).
+def kernel_distance(features1: np.ndarray, features2: np.ndarray, seed: int = 0) -> Estimate:
+    """Returns the squared maximum mean discrepancy by the kernel (x.y / D + 1)^3, with its 95% interval.
+
+    The kernel and the unbiased estimator are those of Binkowski et al. 2018, section 4. Both sets are shuffled and cut
+    into as many blocks, at least ten where they are large enough; the estimate is the mean over pairs of blocks. So no
+    image is used twice, and the interval, Student's over the blocks, is of both sets: other samples and other
+    reference images. The mean is 0 for equal distributions at any size of the sets; single estimates may be negative.
+
+    Args:
+        features1: [N, D].
+        features2: [M, D].
+        seed: of the shuffling.
 
     Raises:
-        ValueError: no trials, or more successes than trials.
+        ValueError: shapes that do not fit, fewer than two rows, or a value that is not finite.
     """
-    require(n >= 1 and 0 <= successes <= n, f"{successes} successes in {n} trials")
-    z = 1.959963984540054  # the 97.5% point of the normal distribution
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Proportion(share, max(0.0, centre - half), min(1.0, centre + half), n, 0.95)
-
-
-def student(values: np.ndarray) -> Estimate:
-    """Returns the mean of independent values [N] with its 95% interval by Student's t; one value has none."""
-    values = np.asarray(values, np.float64)
-    n = len(values)
-    require(n >= 1, "values: there are none")
-    half = scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-    mean = float(values.mean())
-    return Estimate(mean, float(mean - half), float(mean + half))
-
-
-def bootstrap(values: np.ndarray, draws: int = 1000, seed: int = 0) -> Estimate:
-    """Returns the mean of independent values [N] with the 95% interval of its percentile bootstrap (Efron 1979)."""
-    values = np.asarray(values, np.float64)
-    require(len(values) >= 1, "values: there are none")
+    sets = [np.asarray(features, np.float64) for features in (features1, features2)]
+    sizes = [len(features) for features in sets]
+    require(
+        all(features.ndim == 2 and features.shape[1] == sets[0].shape[1] for features in sets) and min(sizes) >= 2,
+        f"features of shapes {sets[0].shape} and {sets[1].shape}: [N, D] and [M, D] are needed, N and M at least 2",
+    )
+    require(all(np.isfinite(features).all() for features in sets), "features: a value is not finite")
+    count = min(max(_KERNEL_BLOCKS, -(-max(sizes) // _KERNEL_BLOCK)), min(sizes) // 2)
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high))
+    parts = [np.array_split(features[rng.permutation(len(features))], count) for features in sets]
+    return student(np.array([_discrepancy(x, y) for x, y in zip(*parts, strict=True)]))
+
+
+def class_score(logits: np.ndarray, splits: int = 10) -> Estimate:
+    """Returns how sure a classifier is of each sample and how even its classes are, with a 95% interval.
+
+    exp(mean KL(p(class | sample) || p(class))), the inception score's formula (Salimans et al. 2016, section 4) with
+    another network's classes: 1 where all samples look alike to the classifier, and K for K classes in equal numbers
+    without doubt. The mean over splits of the samples, with Student's interval; fewer than 50 samples a split make
+    fewer splits.
+
+    Args:
+        logits: [N, K].
+        splits: at most.
+
+    Raises:
+        ValueError: another shape, no samples, or a value that is not finite.
+    """
+    logits = np.asarray(logits, np.float64)
+    require(logits.ndim == 2 and len(logits) >= 1, f"logits of shape {logits.shape}: [N, K] is needed")
+    require(bool(np.isfinite(logits).all()), "logits: a value is not finite")
+    scores = []
+    for part in np.array_split(logits, min(splits, max(1, len(logits) // 50))):
+        log_p = scipy.special.log_softmax(part, axis=1)
+        p = np.exp(log_p)
+        log_mean = scipy.special.logsumexp(log_p, axis=0) - math.log(len(part))
+        scores.append(math.exp((p * (log_p - log_mean[None])).sum(1).mean()))
+    return student(np.array(scores))
 
 
 def agreement(logits: np.ndarray, labels: np.ndarray) -> Proportion:
@@ -219,6 +259,16 @@ def agreement(logits: np.ndarray, labels: np.ndarray) -> Proportion:
     )
     require(bool(np.isfinite(logits).all()), "logits: a value is not finite")
     return wilson(int((logits.argmax(1) == labels).sum()), len(labels))
+
+
+def _discrepancy(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the unbiased estimate of MMD^2; a row is never compared with itself."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(x, x), kernel(y, y))]
+    return float(sum(within) - 2 * kernel(x, y).mean())
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.evaluation.distances import Proportion, wilson
+from genjax.evaluation.intervals import Proportion, wilson
 
 REFERENCE = bibtex("""
     @inproceedings{srivastava2017veegan,

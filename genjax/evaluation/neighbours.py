@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.evaluation.distances import Estimate, Proportion, bootstrap, wilson
+from genjax.evaluation.intervals import Estimate, Proportion, bootstrap, wilson
 
 REFERENCES = (
     bibtex("""

@@ -104,18 +104,6 @@ def test_floor(rng):
         distances.floor(train, test, 301)
 
 
-@pytest.mark.parametrize(
-    ("successes", "n", "low", "high"),
-    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson(successes, n, low, high):
-    result = distances.wilson(successes, n)
-    assert result.value == successes / n
-    assert result.low == pytest.approx(low, abs=5e-5)
-    assert result.high == pytest.approx(high, abs=5e-5)
-
-
 def test_agreement_counts_the_requested_class():
     logits = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
     result = distances.agreement(logits, np.array([0, 1, 1, 1]))
@@ -123,6 +111,76 @@ def test_agreement_counts_the_requested_class():
     assert 0 < result.low < 0.75 < result.high < 1
     with pytest.raises(ValueError, match="shape|needed"):
         distances.agreement(logits, np.array([0, 1]))
-    with pytest.raises(ValueError, match="0 trials"):
-        distances.wilson(0, 0)
-    assert math.isclose(distances.wilson(5, 5).high, 1.0)
+
+
+def test_the_intervals_of_the_distance_cover_what_other_samples_give(rng):
+    # The interval is of the estimate's own mean, bias and all, against a fixed reference: so it is the mean of many
+    # estimates that it has to cover.
+    scale = np.arange(1, 9.0) ** -1.0
+    reference = distances.moments(rng.normal(size=(100, 8)) * scale)
+    for n, shift in ((100, 0.3), (400, 0.1)):
+        draws = [(1.2 * rng.normal(size=(n, 8)) + shift) * scale for _ in range(300)]
+        found = [distances.frechet_estimate(draw, reference) for draw in draws]
+        values = np.array([estimate.value for estimate in found])
+        assert values[0] == pytest.approx(distances.frechet(*distances.moments(draws[0]), *reference), rel=1e-12)
+        low, high = np.array([(estimate.low, estimate.high) for estimate in found]).T
+        assert np.mean(high - values) == pytest.approx(1.96 * values.std(), rel=0.15)
+        assert 0.91 < np.mean((low < values.mean()) & (values.mean() < high)) < 0.99
+
+
+def test_the_interval_of_a_distance_without_full_rank(rng):
+    few, flat = rng.normal(size=(5, 16)), np.ones((6, 16))
+    reference = distances.moments(rng.normal(size=(40, 16)))
+    found = distances.frechet_estimate(few, reference)
+    assert 0 <= found.low < found.value < found.high < np.inf
+    constant = distances.frechet_estimate(flat, reference)
+    assert constant.low == constant.value == constant.high  # every sample is the same, so none can move it
+
+
+def test_kernel_distance_by_hand():
+    # Two numbers a set make one block. Of x = 0, 1 and y = 1, 2: k(0, 1) = 1, k(1, 2) = 27, and the four between are
+    # 1, 1, 8, 27.
+    found = distances.kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]]))
+    assert found.value == pytest.approx(1 + 27 - 2 * (1 + 1 + 8 + 27) / 4) and math.isnan(found.low)
+    # Features of two dimensions are compared by half their product.
+    wide = distances.kernel_distance(np.array([[0.0, 0], [1, 1]]), np.array([[1.0, 1], [2, 2]]))
+    assert wide.value == pytest.approx(found.value)
+
+
+def test_kernel_distance_has_no_bias_and_its_interval_covers(rng):
+    # At sizes where a Frechet distance would be dominated by its bias; unequal, so that the blocks are too.
+    found = [distances.kernel_distance(*(rng.normal(size=(n, 3)) for n in (40, 90)), seed=i) for i in range(400)]
+    values = np.array([estimate.value for estimate in found])
+    assert abs(values.mean()) < 4 * values.std() / 20
+    assert 0.91 < np.mean([estimate.low < 0 < estimate.high for estimate in found]) < 0.99
+    # Of N(0, 1) and N(1, 1) in one dimension, by the moments E x = m, E x^2 = 1 + m^2, E x^3 = 3 m + m^3: with
+    # k = 1 + 3 xy + 3 (xy)^2 + (xy)^3, MMD^2 = 3 * 1^2 + 3 * (2 - 1)^2 + (4 - 0)^2 = 22.
+    found = [distances.kernel_distance(rng.normal(size=(60, 1)), 1 + rng.normal(size=(60, 1))) for _ in range(400)]
+    values = np.array([estimate.value for estimate in found])
+    assert abs(values.mean() - 22) < 4 * values.std() / 20 < 5
+
+
+def test_kernel_distance_uses_every_image_once(rng):
+    features = rng.normal(size=(2500, 2))
+    same = distances.kernel_distance(features, features, seed=1)
+    assert same == distances.kernel_distance(features, features, seed=1)
+    assert same != distances.kernel_distance(features, features, seed=2)
+    with pytest.raises(ValueError, match="needed"):
+        distances.kernel_distance(features, features[:, :1])
+    with pytest.raises(ValueError, match="not finite"):
+        distances.kernel_distance(features, np.full((4, 2), np.nan))
+
+
+def test_class_score_of_sure_and_of_unsure_predictions(rng):
+    sure = 1e3 * np.eye(10)[np.arange(500) % 10]
+    assert distances.class_score(sure).value == pytest.approx(10)
+    assert distances.class_score(np.zeros((500, 10))).value == pytest.approx(1)
+    assert distances.class_score(np.tile(sure[:1], (500, 1))).value == pytest.approx(1)  # one class alone
+    # Half of the samples of one class for sure, half of two classes alike: by hand, with p = (3/4, 1/4).
+    logits = np.array([[900.0, 0.0], [0.0, 0.0]] * 20)
+    gap = 0.5 * math.log(4 / 3) + 0.5 * (0.5 * math.log(2 / 3) + 0.5 * math.log(2))
+    assert distances.class_score(logits).value == pytest.approx(math.exp(gap))
+    noisy = distances.class_score(rng.normal(size=(1000, 5)))
+    assert 1 < noisy.low < noisy.value < noisy.high < 5
+    with pytest.raises(ValueError, match="not finite"):
+        distances.class_score(np.full((3, 2), np.inf))
