@@ -198,6 +198,19 @@ def restore_params(
     return {**parts.get("extra", {}), **parts["params"], **(parts.get("ema", {}) if ema else {})}, tried
 
 
+def training_seconds(directory: str | os.PathLike[str], step: int) -> float:
+    """Returns how long the training to a checkpoint took, over all starts, with compiling and what is done on the way.
+
+    Args:
+        directory: the folder of the checkpoints.
+        step: which one.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or its manifest is damaged.
+    """
+    return float(Store(directory, read_only=True).metadata(step)["metadata"]["seconds"])
+
+
 def _split(state: TrainState) -> dict[str, Any]:
     """The parts of a checkpoint. Orbax cannot write a part without arrays, so some may be missing."""
     rest = {"step": state.step, "key": state.key, "opt": state.opt}

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from signal import Signals
 from typing import Any
@@ -119,6 +120,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
             console.say(f"{interrupts.received.name}: stopped before step {start + 1}; to go on: {command}")
             raise SystemExit(128 + interrupts.received)
         told: Flags = ()
+        began = time.perf_counter() - about.get("seconds", 0.0)
         for step in range(start + 1, config.steps + 1):  # the number of steps taken, once this one is
             with recorder.timed("data"):
                 batch = make_global(next(stream), placing)
@@ -147,7 +149,8 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
                 recorder.flush(last)
                 with recorder.pause():
                     table.sync()
-                    saver.save(step, state, {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row}, scores)
+                    kept = {"window": recorder.state(), "skipped_in_a_row": guard.in_a_row}
+                    saver.save(step, state, kept | {"seconds": time.perf_counter() - began}, scores)
             if snapshots.due(step):
                 recorder.flush()
                 with recorder.pause():

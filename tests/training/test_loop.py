@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from genjax.config import ConfigError
 from genjax.training import loop
+from genjax.training.checkpoints import training_seconds
 from genjax.training.experiment import Experiment
 from genjax.training.loop import train
 from tests.training import toys
@@ -73,8 +75,11 @@ def test_ctrl_c_saves_prints_the_command_and_resumes_exactly(unbroken, tmp_path,
     assert "SIGINT: saved at step 3; to go on: genjax train --config=here" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert [row["step"] for row in rows(folder)] == ["2"]
+    began, before = time.perf_counter(), training_seconds(folder / "checkpoints", 3)
     assert_same_bits(train(experiment, folder), final)
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    after = training_seconds(folder / "checkpoints", 7)
+    assert 0 < before < after < before + time.perf_counter() - began
 
 
 def test_ctrl_c_before_the_first_step(unbroken, tmp_path, monkeypatch, capsys):
