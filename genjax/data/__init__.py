@@ -2,7 +2,9 @@
 
 from genjax.data.base import DataError, DataSpec, Source
 from genjax.data.densities import Density
+from genjax.data.edges import Edges
 from genjax.data.folder import Folder
 from genjax.data.tfds import TFDS
+from genjax.data.unpaired import Unpaired
 
-__all__ = ["TFDS", "DataError", "DataSpec", "Density", "Folder", "Source"]
+__all__ = ["TFDS", "DataError", "DataSpec", "Density", "Edges", "Folder", "Source", "Unpaired"]

@@ -29,6 +29,7 @@ class DataSpec:
         class_names: one name a class, or None where the classes have none.
         in_memory: whether the decoded images are in memory, so that gathering a batch is no more than a copy.
         levels: how many values a pixel can have, 256 in uint8 images; None for float32 data, which stay as they are.
+        second: the description of `image_b`, where a batch has images of two sources; else None.
     """
 
     image_shape: tuple[int, int, int]
@@ -37,6 +38,7 @@ class DataSpec:
     class_names: tuple[str, ...] | None = None
     in_memory: bool = True
     levels: int | None = 256
+    second: "DataSpec | None" = None
 
 
 class Source(Protocol):

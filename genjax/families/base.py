@@ -123,6 +123,11 @@ class DataSpec(Protocol):
         """How many values a pixel can have; None for data that are real numbers."""
         ...
 
+    @property
+    def second(self) -> "DataSpec | None":
+        """The description of `image_b`, where a batch has images of two sources that are not paired; else None."""
+        ...
+
 
 class Family(Protocol):
     """The contract of a model family."""
