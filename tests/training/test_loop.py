@@ -67,8 +67,13 @@ def rows(folder):
 def test_ctrl_c_saves_prints_the_command_and_resumes_exactly(unbroken, tmp_path, monkeypatch, capsys):
     experiment, whole, final = unbroken
     folder = tmp_path / "run"
+
+    def interrupt():
+        time.sleep(1.0)  # so that the second start alone is the shorter
+        signal.raise_signal(signal.SIGINT)
+
     with monkeypatch.context() as patch:
-        toys.at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        toys.at_step(patch, 3, interrupt)
         with pytest.raises(SystemExit) as stopped:
             train(experiment, folder, "genjax train --config=here")
     assert stopped.value.code == 130
