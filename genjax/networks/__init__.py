@@ -1,11 +1,35 @@
 """Networks as Flax Linen modules: the only room that imports flax.linen.
 
-Adding one: a file with a module registered as kind "network" that fulfils `Network`, and its import here.
+Adding one: a file with a module registered as kind "network" that fulfils `Network` (or as another kind, with the
+contract that its file states), and its import here.
 """
 
+from genjax.networks.autoencoder import ConvDecoder, ConvEncoder, Decoder, Encoder, MLPDecoder, MLPEncoder
 from genjax.networks.base import Condition, ImageShape, Network, count, param_shapes
+from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator, SNGANDiscriminator
 from genjax.networks.dit import DiT
 from genjax.networks.mlp import MLP
+from genjax.networks.players import MLPDiscriminator, MLPGenerator
 from genjax.networks.unet import UNet
 
-__all__ = ["MLP", "Condition", "DiT", "ImageShape", "Network", "UNet", "count", "param_shapes"]
+__all__ = [
+    "MLP",
+    "Condition",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Decoder",
+    "DiT",
+    "Encoder",
+    "ImageShape",
+    "MLPDecoder",
+    "MLPDiscriminator",
+    "MLPEncoder",
+    "MLPGenerator",
+    "Network",
+    "SNGANDiscriminator",
+    "UNet",
+    "count",
+    "param_shapes",
+]

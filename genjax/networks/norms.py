@@ -1,0 +1,196 @@
+"""Normalizations of generators and discriminators, and the layers that can have their weights normalized."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from genjax.citation import bibtex
+from genjax.networks.base import Condition
+from genjax.networks.embeddings import ClassEmbedding
+
+MIYATO_2018_SPECTRAL = bibtex("""
+@inproceedings{miyato2018spectral,
+  title = {Spectral Normalization for Generative Adversarial Networks},
+  author = {Miyato, Takeru and Kataoka, Toshiki and Koyama, Masanori and Yoshida, Yuichi},
+  booktitle = {International Conference on Learning Representations},
+  year = {2018}
+}""")
+
+SPECTRAL = "spectral"  # the collection of the vectors u
+GENERATOR_NORMS = ("none", "batch", "conditional_batch")
+DISCRIMINATOR_NORMS = ("none", "batch", "layer", "spectral")
+MOMENTUM = 0.9  # of the running statistics
+
+
+class Norm(nn.Module):
+    """Normalization of activations over all but the channels, in float32, or nothing.
+
+    Attributes:
+        kind: "batch"; "conditional_batch", whose scale and shift are learned for each class (de Vries et al. 2017);
+            "layer", over all of an example; else nothing.
+        num_classes: number of classes, of conditional batch normalization.
+    """
+
+    kind: str
+    num_classes: int | None = None
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool, cond: Condition = None) -> Array:
+        """Maps [B, ..., C] to the same; batch statistics in training, running ones else."""
+        if self.kind == "layer":
+            axes = tuple(range(1, h.ndim))
+            return nn.LayerNorm(dtype=jnp.float32, reduction_axes=axes, name="norm")(h)
+        if self.kind not in ("batch", "conditional_batch"):
+            return h
+        plain = self.kind == "batch"
+        init = nn.initializers.normal(0.02)  # of the scale around 1, as DCGAN's code has it
+        h = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=MOMENTUM,
+            dtype=jnp.float32,
+            use_scale=plain,
+            use_bias=plain,
+            scale_init=lambda *args: 1.0 + init(*args),
+            name="norm",
+        )(h)
+        if plain:
+            return h
+        assert self.num_classes is not None
+        shape = (len(h), *[1] * (h.ndim - 2), h.shape[-1])
+        scale, shift = (
+            ClassEmbedding(self.num_classes, h.shape[-1], stddev, name=name)(cond, len(h)).reshape(shape)
+            for name, stddev in (("scale", 0.02), ("shift", 0.0))
+        )
+        return h * (1.0 + scale) + shift
+
+
+class Layer(nn.Module):
+    """A dense layer or a convolution, whose weights may have spectral normalization.
+
+    Attributes:
+        features: channels of the output.
+        kernel: size of a square kernel; None for a dense layer.
+        stride: of the convolution.
+        bias: whether there is one.
+        spectral: whether the weights are divided by their largest singular value, see `spectrally_normalized`.
+        stddev: standard deviation of the initial weights; None for that of He et al. 2015.
+        dtype: compute type of the product.
+    """
+
+    features: int
+    kernel: int | None = None
+    stride: int = 1
+    bias: bool = True
+    spectral: bool = False
+    stddev: float | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps [B, F] or, where there is a kernel, [B, H, W, F] to `features` channels; H and W over the stride."""
+        size = () if self.kernel is None else (self.kernel, self.kernel)
+        init = nn.initializers.he_normal() if self.stddev is None else nn.initializers.normal(self.stddev)
+        weights = self.param("kernel", init, (*size, x.shape[-1], self.features))
+        if self.spectral:
+            weights = spectrally_normalized(self, weights, train)
+        x, weights = x.astype(self.dtype), weights.astype(self.dtype)
+        if self.kernel is None:
+            out = x @ weights
+        else:
+            out = jax.lax.conv_general_dilated(
+                x, weights, (self.stride, self.stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        if not self.bias:
+            return out
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return out + bias.astype(self.dtype).reshape(*[1] * (out.ndim - 1), -1)
+
+
+class UpLayer(nn.Module):
+    """A transposed convolution of kernel 4 and stride 2: twice the height and width.
+
+    Attributes:
+        features: channels of the output.
+        stddev: standard deviation of the initial weights.
+        dtype: compute type of the product.
+    """
+
+    features: int
+    stddev: float = 0.02
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [B, H, W, F] to [B, 2 H, 2 W, features]."""
+        init = nn.initializers.normal(self.stddev)
+        weights = self.param("kernel", init, (4, 4, self.features, x.shape[-1]))
+        out = upsampled(x.astype(self.dtype), weights.astype(self.dtype))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+def _downsampled(x: Array, weights: Array) -> Array:
+    """A convolution of stride 2: images [B, 2 H, 2 W, O] and weights [4, 4, O, I] to [B, H, W, I]."""
+    return jax.lax.conv_general_dilated(x, weights, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@jax.custom_vjp
+def upsampled(x: Array, weights: Array) -> Array:
+    """Returns the adjoint of a convolution of kernel 4 and stride 2, applied to x.
+
+    As a dilated convolution it would be the same, and its weights' gradient forty times slower on a CPU: XLA has a fast
+    path for that of the strided convolution, which is the same product.
+
+    Args:
+        x: [B, H, W, I].
+        weights: [4, 4, O, I].
+
+    Returns:
+        [B, 2 H, 2 W, O].
+    """
+    batch, height, width, _ = x.shape
+    image = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, weights.shape[2]), x.dtype)
+    return jax.linear_transpose(lambda image: _downsampled(image, weights), image)(x)[0]
+
+
+def _upsampled_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array]]:
+    return upsampled(x, weights), (x, weights)
+
+
+def _upsampled_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    of_weights = jax.linear_transpose(lambda weights: _downsampled(gradient, weights), weights)
+    return _downsampled(gradient, weights), of_weights(x)[0]
+
+
+upsampled.defvjp(_upsampled_forward, _upsampled_backward)
+
+
+def spectrally_normalized(module: nn.Module, weights: Array, train: bool) -> Array:
+    """Returns weights over an estimate of their largest singular value (Miyato et al. 2018, algorithm 1).
+
+    Of a convolution's kernel it is the singular value of the matrix from patches to channels. In training one step of
+    power iteration improves the vector u, which the module keeps; the gradient takes u and v as constants.
+
+    Args:
+        module: the layer, whose method calls this.
+        weights: [..., F].
+        train: whether u takes a step.
+    """
+    matrix = weights.reshape(-1, weights.shape[-1])
+
+    def start() -> Array:
+        return jax.random.normal(module.make_rng("params"), matrix.shape[-1:])
+
+    u = module.variable(SPECTRAL, "u", start)
+    fixed = jax.lax.stop_gradient(matrix)
+    v = _unit(fixed @ _unit(u.value))
+    new = _unit(v @ fixed)
+    if train and module.is_mutable_collection(SPECTRAL) and not module.is_initializing():
+        u.value = new
+    return weights / (v @ matrix @ new)
+
+
+def _unit(x: Array) -> Array:
+    return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
