@@ -83,6 +83,8 @@ def test_describe_is_the_inverse_of_build(kind):
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}}
     for name in ("diffusion", "flow_matching"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
+    for name in ("autoencoder", "vae"):
+        options[name] = {"image_shape": (8, 8, 1), "encoder": {"name": "mlp"}, "decoder": {"name": "mlp"}}
     for name, entry in registry.entries(kind).items():
         if name in ("classifier", "autoguidance"):  # they need what no config can hold
             continue

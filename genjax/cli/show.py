@@ -13,7 +13,14 @@ from rich.table import Table
 from genjax import citation, registry
 from genjax.config import ConfigError, nearest
 
-_IRREGULAR = {"family": "families", "process": "processes", "times": "times", "guidance": "guidance", "data": "data"}
+_IRREGULAR = {
+    "family": "families",
+    "process": "processes",
+    "times": "times",
+    "guidance": "guidance",
+    "data": "data",
+    "sparsity": "sparsities",
+}
 _LISTS = {_IRREGULAR.get(kind, f"{kind}s"): kind for kind in registry.KINDS}
 
 

@@ -1,8 +1,24 @@
 """One file a model family: its phases and how it generates. No loop, no optimizer."""
 
+from genjax.families.autoencoder import Autoencoder
 from genjax.families.base import Aux, Batch, Extra, Family, Params, Phase, State
+from genjax.families.cycle_gan import CycleGAN
 from genjax.families.diffusion import Diffusion
 from genjax.families.flow_matching import FlowMatching
 from genjax.families.sampler import Sampler
+from genjax.families.vae import VAE
 
-__all__ = ["Aux", "Batch", "Diffusion", "Extra", "Family", "FlowMatching", "Params", "Phase", "Sampler", "State"]
+__all__ = [
+    "Autoencoder",
+    "Aux",
+    "Batch",
+    "Diffusion",
+    "Extra",
+    "Family",
+    "FlowMatching",
+    "Params",
+    "Phase",
+    "Sampler",
+    "State",
+    "VAE",
+]
