@@ -85,6 +85,10 @@ def test_describe_is_the_inverse_of_build(kind):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
     for name in ("autoencoder", "vae"):
         options[name] = {"image_shape": (8, 8, 1), "encoder": {"name": "mlp"}, "decoder": {"name": "mlp"}}
+    options["vdvae"] = {"levels": ((8, 1, 1),)}
+    options["hierarchical_vae"] = {"image_shape": (8, 8, 1), "network": {"name": "vdvae", **options["vdvae"]}}
+    residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
+    options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
     for name, entry in registry.entries(kind).items():
         if name in ("classifier", "autoguidance"):  # they need what no config can hold
             continue

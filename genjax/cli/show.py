@@ -19,6 +19,7 @@ _IRREGULAR = {
     "times": "times",
     "guidance": "guidance",
     "data": "data",
+    "hierarchy": "hierarchies",
     "sparsity": "sparsities",
 }
 _LISTS = {_IRREGULAR.get(kind, f"{kind}s"): kind for kind in registry.KINDS}

@@ -5,8 +5,10 @@ from genjax.families.base import Aux, Batch, Extra, Family, Params, Phase, State
 from genjax.families.cycle_gan import CycleGAN
 from genjax.families.diffusion import Diffusion
 from genjax.families.flow_matching import FlowMatching
+from genjax.families.hierarchical_vae import HierarchicalVAE
 from genjax.families.sampler import Sampler
 from genjax.families.vae import VAE
+from genjax.families.vq_vae import VQVAE
 
 __all__ = [
     "Autoencoder",
@@ -16,9 +18,11 @@ __all__ = [
     "Extra",
     "Family",
     "FlowMatching",
+    "HierarchicalVAE",
     "Params",
     "Phase",
     "Sampler",
     "State",
     "VAE",
+    "VQVAE",
 ]

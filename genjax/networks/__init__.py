@@ -8,12 +8,15 @@ from genjax.networks.autoencoder import ConvDecoder, ConvEncoder, Decoder, Encod
 from genjax.networks.base import Condition, ImageShape, Network, count, param_shapes
 from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator, SNGANDiscriminator
 from genjax.networks.dit import DiT
+from genjax.networks.hierarchical import VDVAE, Hierarchy
 from genjax.networks.mlp import MLP
 from genjax.networks.players import MLPDiscriminator, MLPGenerator
+from genjax.networks.spatial import ResidualDecoder, ResidualEncoder
 from genjax.networks.unet import UNet
 
 __all__ = [
     "MLP",
+    "VDVAE",
     "Condition",
     "ConvDecoder",
     "ConvEncoder",
@@ -22,12 +25,15 @@ __all__ = [
     "Decoder",
     "DiT",
     "Encoder",
+    "Hierarchy",
     "ImageShape",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
     "Network",
+    "ResidualDecoder",
+    "ResidualEncoder",
     "SNGANDiscriminator",
     "UNet",
     "count",
