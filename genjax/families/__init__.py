@@ -5,15 +5,20 @@ from genjax.families.base import Aux, Batch, Extra, Family, Params, Phase, State
 from genjax.families.cycle_gan import CycleGAN
 from genjax.families.diffusion import Diffusion
 from genjax.families.flow_matching import FlowMatching
+from genjax.families.gan import GAN
 from genjax.families.hierarchical_vae import HierarchicalVAE
 from genjax.families.sampler import Sampler
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
 
 __all__ = [
+    "GAN",
+    "VAE",
+    "VQVAE",
     "Autoencoder",
     "Aux",
     "Batch",
+    "CycleGAN",
     "Diffusion",
     "Extra",
     "Family",
@@ -23,6 +28,4 @@ __all__ = [
     "Phase",
     "Sampler",
     "State",
-    "VAE",
-    "VQVAE",
 ]

@@ -6,12 +6,13 @@ contract that its file states), and its import here.
 
 from genjax.networks.autoencoder import ConvDecoder, ConvEncoder, Decoder, Encoder, MLPDecoder, MLPEncoder
 from genjax.networks.base import Condition, ImageShape, Network, count, param_shapes
-from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator, SNGANDiscriminator
+from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.dit import DiT
 from genjax.networks.hierarchical import VDVAE, Hierarchy
 from genjax.networks.mlp import MLP
 from genjax.networks.players import MLPDiscriminator, MLPGenerator
 from genjax.networks.spatial import ResidualDecoder, ResidualEncoder
+from genjax.networks.translation import PatchDiscriminator, ResNetTranslator, Translator
 from genjax.networks.unet import UNet
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "MLPEncoder",
     "MLPGenerator",
     "Network",
+    "PatchDiscriminator",
+    "ResNetTranslator",
     "ResidualDecoder",
     "ResidualEncoder",
-    "SNGANDiscriminator",
+    "Translator",
     "UNet",
     "count",
     "param_shapes",

@@ -1,4 +1,4 @@
-"""Convolutional generators and discriminators: DCGAN's, and the discriminator of spectral normalization's paper."""
+"""DCGAN's generator and discriminator, with the variants of spectral normalization's paper."""
 
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ from genjax.networks.base import Condition, ImageShape, check_image_shape
 from genjax.networks.norms import (
     DISCRIMINATOR_NORMS,
     GENERATOR_NORMS,
-    MIYATO_2018_SPECTRAL,
     Layer,
     Norm,
     UpLayer,
@@ -104,9 +103,11 @@ class DCGANDiscriminator(nn.Module):
     """DCGAN's discriminator: strided convolutions and leaky ReLU (Radford et al. 2016, section 3).
 
     Attributes:
-        channels: of the first layer; each further layer has twice as many.
+        channels: of the first layer; twice as many after each halving.
         norm: "batch" (in all layers but the first), "layer" (likewise), "spectral" (Miyato et al. 2018) or "none".
         slope: of the leaky ReLU below zero.
+        interleaved: whether a convolution of kernel 3 stands before each halving and after the last, as in table 3 of
+            Miyato et al. 2018. Small images have few halvings, and need them.
         num_classes: number of classes, for a projection discriminator; None for an unconditional one.
         dtype: compute type of the convolutions; everything else is float32.
     """
@@ -114,6 +115,7 @@ class DCGANDiscriminator(nn.Module):
     channels: int = 64
     norm: str = "batch"
     slope: float = 0.2
+    interleaved: bool = False
     num_classes: int | None = None
     dtype: str = "float32"
     reference: ClassVar[str] = RADFORD_2016
@@ -131,55 +133,16 @@ class DCGANDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, x: Array, cond: Condition = None, train: bool = False) -> Array:
         """Maps images [B, H, W, C] to logits [B] float32; see `players.Discriminator`."""
-        spectral = self.norm == "spectral"
-        h = x
-        for i in range(doublings(x.shape[1:])):
-            h = Layer(self.channels << i, 4, 2, True, spectral, STDDEV, self.dtype, name=f"down_{i}")(h, train)
-            if i:
-                h = Norm(self.norm, name=f"norm_{i}")(h, train)
-            h = nn.leaky_relu(h, self.slope)
-        return LogitHead(self.num_classes, spectral, STDDEV, name="head")(h.reshape(len(x), -1), cond, train)
-
-
-@register("discriminator", "sngan")
-class SNGANDiscriminator(nn.Module):
-    """The standard CNN of spectral normalization's paper, with a plain layer before each halving (Miyato et al. 2018).
-
-    Attributes:
-        channels: of the first layer; twice as many after each halving. 64 in the paper.
-        norm: "spectral", "batch" (in all layers but the first), "layer" (likewise) or "none".
-        slope: of the leaky ReLU below zero.
-        num_classes: number of classes, for a projection discriminator; None for an unconditional one.
-        dtype: compute type of the convolutions; everything else is float32.
-    """
-
-    channels: int = 64
-    norm: str = "spectral"
-    slope: float = 0.1
-    num_classes: int | None = None
-    dtype: str = "float32"
-    reference: ClassVar[str] = MIYATO_2018_SPECTRAL
-
-    def __post_init__(self) -> None:
-        """Checks the fields."""
-        require(self.channels >= 1, f"channels = {self.channels}: must be at least 1")
-        check_player(self.dtype, self.num_classes, self.norm, DISCRIMINATOR_NORMS)
-        super().__post_init__()
-
-    def check(self, image_shape: ImageShape) -> None:
-        """Raises ValueError unless the sides are 4 to 7 pixels, doubled at least once."""
-        doublings(image_shape)
-
-    @nn.compact
-    def __call__(self, x: Array, cond: Condition = None, train: bool = False) -> Array:
-        """Maps images [B, H, W, C] to logits [B] float32; see `players.Discriminator`."""
-        spectral, times = self.norm == "spectral", doublings(x.shape[1:])
-        shapes = [shape for i in range(times) for shape in ((i, 3, 1), (i, 4, 2))] + [(times, 3, 1)]
+        _, height, width, colours = x.shape
+        spectral, times = self.norm == "spectral", doublings((height, width, colours))
+        # Level, kernel and stride of each layer.
+        halvings, plain = [(i, 4, 2) for i in range(times)], [(i, 3, 1) for i in range(times + 1)]
+        shapes = sorted(halvings + plain) if self.interleaved else halvings
         h = x
         for i, (level, kernel, stride) in enumerate(shapes):
-            layer = Layer(self.channels << level, kernel, stride, spectral=spectral, dtype=self.dtype, name=f"conv_{i}")
+            layer = Layer(self.channels << level, kernel, stride, True, spectral, STDDEV, self.dtype, name=f"conv_{i}")
             h = layer(h, train)
             if i:
                 h = Norm(self.norm, name=f"norm_{i}")(h, train)
             h = nn.leaky_relu(h, self.slope)
-        return LogitHead(self.num_classes, spectral, name="head")(h.reshape(len(x), -1), cond, train)
+        return LogitHead(self.num_classes, spectral, STDDEV, name="head")(h.reshape(len(x), -1), cond, train)
