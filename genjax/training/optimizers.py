@@ -100,7 +100,9 @@ def build_optimizer(spec: Mapping[str, Any], params: Params, path: str = "optimi
             clip: largest global norm of the gradient of the parameters that are not frozen;
             weight_decay_mask: regular expressions; parameters whose path matches one decay (default: all);
             freeze: regular expressions; parameters whose path matches one stay as they are and have no state;
-            lr_rules: pairs (regular expression, factor of the learning rate); the first that matches counts.
+            lr_rules: pairs (regular expression, factor of the learning rate); the first that matches counts;
+            clip_weights: the largest absolute value of a weight: after each update those that are not frozen are
+                clipped to it, as those of a critic by Arjovsky et al. 2017, algorithm 1.
         params: the role's tree; shapes are enough.
         path: where in the config the spec stands, for the messages.
 
@@ -164,11 +166,14 @@ def _optimizer(name: str, factory: Callable[..., optax.GradientTransformation]) 
         weight_decay_mask: tuple[str, ...] | None = None,
         freeze: tuple[str, ...] = (),
         lr_rules: tuple[tuple[str, float], ...] = (),
+        clip_weights: float | None = None,
         **knobs: Any,
     ) -> Optimizer:
         schedule = _schedule(learning_rate)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip = {clip}: must be positive")
+        if clip_weights is not None and not clip_weights > 0:
+            raise ValueError(f"clip_weights = {clip_weights}: must be positive")
         if weight_decay_mask is not None:
             if mask_key is None:
                 raise ValueError(f"weight_decay_mask: {name} has no decoupled weight decay; adamw has")
@@ -191,6 +196,10 @@ def _optimizer(name: str, factory: Callable[..., optax.GradientTransformation]) 
             updates, state = transform(jnp.float32(schedule(step))).update(grads, state, params)
             if lr_rules:
                 updates = jax.tree.map(lambda u, factor: u * factor, updates, factors)
+            if clip_weights is not None:
+                clipped = lambda p, u: jnp.clip(p + u, -clip_weights, clip_weights) - p  # noqa: E731
+                paths = parameter_paths(params)
+                updates = jax.tree.map(lambda path, p, u: u if frozen[path] else clipped(p, u), paths, params, updates)
             return updates, state
 
         transform(0.0)  # optax refuses bad knobs here, before anything is compiled
