@@ -49,8 +49,8 @@ class Draw(NamedTuple):
 class VAE(Coded):
     """Variational autoencoder with the prior N(0, I) (Kingma & Welling 2014).
 
-    The posterior is N(mean(x), diag(std(x)^2)), or what a flow makes of that, with parameters that the encoder gives for
-    each example (Rezende & Mohamed 2015, eq. 13).
+    The posterior is N(mean(x), diag(std(x)^2)), or what a flow makes of that. The encoder gives the flow's parameters,
+    for each example its own (Rezende & Mohamed 2015, eq. 13).
 
     Training measures, as means over the batch: `elbo`, `kl`, `reconstruction` (minus the log-likelihood, nats), and
     `active_units`, the latents whose E[z | x] varies over the batch by more than 0.01; see `active_units` for all data.
