@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -143,7 +143,7 @@ class Run:
         """Returns how this run's samples come about, for the manifest of a figure."""
         reference = describe(self.experiment.data if self.experiment.eval_data is None else self.experiment.eval_data)
         return Provenance(
-            dataset=str(reference["dataset" if "dataset" in reference else "path"]),
+            dataset=_dataset(reference),
             split=str(reference["split"]) if "split" in reference else "all",
             seed=self.seed,
             checkpoint_step=self.step,
@@ -151,6 +151,15 @@ class Run:
             ema_width=self.ema_width,
             **self.sampler(),
         )
+
+
+def _dataset(source: Mapping[str, Any]) -> str:
+    """The name of a source's data, by its config: of two sources, the first's and the second's."""
+    if "first" in source:
+        return f"{_dataset(source['first'])} and {_dataset(source['second'])}"
+    known = [str(source[key]) for key in ("dataset", "path", "density") if key in source]
+    inner = [_dataset(value) for value in source.values() if isinstance(value, Mapping) and "name" in value]
+    return known[0] if known else f"{source['name']} of {inner[0]}" if inner else str(source["name"])
 
 
 def in_batches(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from genjax.config import require
 from genjax.evaluation import distances
 from genjax.evaluation.features import FeatureNetwork
 from genjax.evaluation.manifest import Manifest, Provenance
+from genjax.evaluation.neighbours import Neighbours, neighbours
 from genjax.files import write_whole
+
+K, K_DENSITY = 3, 5  # nearest neighbours of precision and recall, of density and coverage: those of the papers
+MOST_NEIGHBOURS = 5000  # images on each side of them; time grows with the square
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,13 +30,15 @@ class Reference:
         network: where the features come from.
         train: features of the training split [M, D].
         test: features of the test split [K, D].
-        moments: mean and covariance of the latter.
+        logits: of the test split [K, classes].
+        moments: mean and covariance of the test split's features.
         real: share of the test split that the network gives its own class; None where its classes are not known.
     """
 
     network: FeatureNetwork
     train: np.ndarray
     test: np.ndarray
+    logits: np.ndarray
     moments: tuple[np.ndarray, np.ndarray]
     real: float | None
 
@@ -63,9 +70,9 @@ def reference(
     Raises:
         ValueError: images of a wrong type or shape, fewer than two of the test split, or features that are not finite.
     """
-    features = network.features(test)
-    real = None if test_labels is None else distances.agreement(network.logits(test), test_labels).value
-    return Reference(network, network.features(train), features, distances.moments(features), real)
+    features, logits = network.features(test), network.logits(test)
+    real = None if test_labels is None else distances.agreement(logits, test_labels).value
+    return Reference(network, network.features(train), features, logits, distances.moments(features), real)
 
 
 def score(
@@ -81,39 +88,106 @@ def score(
         labels: the classes requested [N], or None for samples without class.
         against: the splits, prepared by `reference`.
         provenance: how the samples came about.
-        repeats: draws from the training split for the floor.
+        repeats: draws from the training split for what real images score.
 
     Returns:
-        Plain values: `frechet` (label, value, n), `floor` (mean, std, n, repeats), `ratio` (distance / floor),
-        `agreement` (label, value, low, high, n, confidence, and `real`, the share of the test split; None without
-        labels) and the `manifest`.
+        Plain values: `frechet` (label, value, low, high, confidence, n), `floor` (mean, std, n, repeats), `ratio`
+        (distance / floor), `figures` (see `figures`), `agreement` (label, value, low, high, n, confidence, and `real`,
+        the share of the test split; None without labels) and the `manifest`.
 
     Raises:
         ValueError: images of a wrong type or shape, fewer than two of them, or features that are not finite.
     """
     network = against.network
     n = min(len(samples), len(against.train))
-    distance = against.distance(samples[:n])
+    features, logits = network.features(samples[:n]), network.logits(samples)
+    distance = distances.frechet_estimate(features, against.moments)
     floor = against.floor(n, provenance.seed, repeats)
-    manifest = Manifest(
-        **{field.name: getattr(provenance, field.name) for field in dataclasses.fields(Provenance)},
-        feature_network=network.name,
-        feature_network_hash=network.hash,
-        n=n,
-        n_reference=len(against.test),
-    )
     agreement = None
     if labels is not None:
         label = f"Agreement with the requested class ({_spoken(network.name)})"
-        agreement = {"label": label, **against.agreement(samples, labels)._asdict(), "real": against.real}
+        agreement = {"label": label, **distances.agreement(logits, labels)._asdict(), "real": against.real}
     return {
-        "frechet": {"label": f"Frechet distance ({_spoken(network.name)} features)", "value": distance, "n": n},
+        "frechet": {"label": f"Frechet distance ({_spoken(network.name)} features)", **distance._asdict(), "n": n},
         "floor": floor._asdict(),
         # Splits of one set of images can lie at distance 0, where a ratio means nothing.
-        "ratio": distance / floor.mean if floor.mean > 0 else None,
+        "ratio": distance.value / floor.mean if floor.mean > 0 else None,
+        "figures": figures(features, logits, against, provenance.seed, repeats),
         "agreement": agreement,
-        "manifest": manifest.to_dict(),
+        "manifest": manifest(provenance, n, len(against.test), network.name, network.hash).to_dict(),
     }
+
+
+def figures(
+    features: np.ndarray, logits: np.ndarray, against: Reference, seed: int, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Returns what is measured beside the Frechet distance, each figure with its interval and that of real images.
+
+    Args:
+        features: of the samples [n, D], n being at most the size of the training split.
+        logits: of all the samples [N, classes].
+        against: the splits.
+        seed: of what is drawn.
+        repeats: draws from the training split for what real images score, of which the mean is given.
+
+    Returns:
+        By name, `label`, `value`, `low`, `high`, `confidence`, `n`, `real`, and `share` for what is one:
+        `kernel_distance`; `precision`, `recall`, `density` and `coverage` of equal numbers of samples and of images
+        of the test split, which are left out where there are too few; `class_score`, whose `real` is the test split's.
+    """
+    rng = np.random.default_rng(seed)
+    n, spoken = len(features), _spoken(against.network.name)
+    drawn = [against.train[rng.choice(len(against.train), n, replace=False)] for _ in range(repeats)]
+    kernel, *kernels = (distances.kernel_distance(x, against.test, seed) for x in (features, *drawn))
+    found = {
+        "kernel_distance": {
+            "label": f"Kernel distance ({spoken} features)",
+            **kernel._asdict(),
+            "n": n,
+            "real": float(np.mean([estimate.value for estimate in kernels])),
+        }
+    }
+    m = min(n, len(against.test), MOST_NEIGHBOURS)
+    if m > K_DENSITY:
+        test = against.test[rng.permutation(len(against.test))[:m]]
+        ours, *theirs = (neighbours(test, x[:m], K, K_DENSITY, seed) for x in (features, *drawn))
+        found |= describe_neighbours(ours, theirs, m)
+    return found | {
+        "class_score": {
+            "label": f"Class score ({spoken})",
+            **distances.class_score(logits)._asdict(),
+            "n": len(logits),
+            "real": distances.class_score(against.logits).value,
+        }
+    }
+
+
+def describe_neighbours(ours: Neighbours, real: Sequence[Neighbours], n: int) -> dict[str, dict[str, Any]]:
+    """Returns precision, recall, density and coverage as `figures` does.
+
+    Args:
+        ours: of samples.
+        real: of real images in the place of the samples, of which the mean is given.
+        n: points in each set.
+    """
+    return {
+        name: {
+            "label": f"{name.capitalize()} (k = {K if name in ('precision', 'recall') else K_DENSITY})",
+            **getattr(ours, name)._asdict(),
+            "n": n,
+            "real": float(np.mean([getattr(one, name).value for one in real])),
+            "share": name != "density",
+        }
+        for name in Neighbours._fields
+    }
+
+
+def manifest(
+    provenance: Provenance, n: int, n_reference: int, network: str | None = None, network_hash: str | None = None
+) -> Manifest:
+    """Returns the provenance with what the figures were measured on; see `Manifest` for the arguments."""
+    about = {field.name: getattr(provenance, field.name) for field in dataclasses.fields(Provenance)}
+    return Manifest(**about, feature_network=network, feature_network_hash=network_hash, n=n, n_reference=n_reference)
 
 
 def write(path: str | Path, results: Mapping[str, Any]) -> None:
@@ -132,31 +206,82 @@ def write(path: str | Path, results: Mapping[str, Any]) -> None:
 def table(results: Sequence[Mapping[str, Any]]) -> Table:
     """Returns a table with one row for each result of `score`, for a rich console or, piped, for a text file.
 
+    The floor is what training images get, as many as there are samples.
+
     Raises:
         ValueError: no results, or results in the features of different networks, which do not compare.
     """
     require(len(results) > 0, "results: there are none")
     hashes = {result["manifest"]["feature_network_hash"] for result in results}
     require(len(hashes) == 1, "results: their feature networks differ, so that their distances do not compare")
-    title = f"{results[0]['frechet']['label']}; floor: training images at the same n"
-    # As narrow as can be: a console that is no terminal has 80 columns.
-    view = Table(
-        title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
-    )
-    for heading in ("solver", "steps", "n", "distance", "floor", "ratio", "class agreement"):
-        view.add_column(heading, justify="left" if heading == "solver" else "right")
+    view = _view(results[0]["frechet"]["label"], ["solver", "steps", "n", "distance [95%]", "floor", "ratio"])
     for result in results:
-        manifest = result["manifest"]
+        about = result["manifest"]
         view.add_row(
-            manifest["solver"]["name"] if manifest["solver"] else "-",
-            str(manifest["steps"] or "-"),
-            str(manifest["n"]),
-            f"{result['frechet']['value']:.3f}",
+            about["solver"]["name"] if about["solver"] else "-",
+            str(about["steps"] or "-"),
+            str(about["n"]),
+            bracket(result["frechet"], ".3f"),
             spread(result["floor"]),
             "-" if result["ratio"] is None else f"{result['ratio']:.2f}",
-            interval(result["agreement"]) if result["agreement"] else "-",
         )
     return view
+
+
+def details(result: Mapping[str, Any], others: Mapping[str, float] | None = None) -> Table:
+    """Returns a table of all the figures but the Frechet distance, a row each, beside those of real data.
+
+    Args:
+        result: of `score`, or of `points.score`.
+        others: further figures by name, such as the family's own.
+    """
+    view = _view(None, ["", "samples [95%]", "real data"])
+    for figure in (*result.get("figures", {}).values(), result.get("agreement")):
+        if figure:
+            view.add_row(short(figure), bracket(figure), plain(figure, figure["real"]))
+    for name, value in (others or {}).items():
+        view.add_row(name, f"{value:.4g}", "")
+    return view
+
+
+def _view(title: str | None, headings: Sequence[str]) -> Table:
+    """A table as narrow as can be: a console that is no terminal has 80 columns."""
+    view = Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for i, heading in enumerate(headings):
+        view.add_column(heading, justify="right" if i else "left")
+    return view
+
+
+def short(figure: Mapping[str, Any]) -> str:
+    """Returns the label of a figure without the network that is named in parentheses."""
+    return re.sub(r" \((?!k = ).*\)$", "", figure["label"])
+
+
+def plain(figure: Mapping[str, Any], value: float | None) -> str:
+    """Returns a value as text in the way of a figure: a share is in per cent."""
+    return "-" if value is None else f"{value:.1%}" if _is_share(figure) else f"{value:.4g}"
+
+
+def bracket(figure: Mapping[str, Any], digits: str = ".4g") -> str:
+    """Returns a figure as text, with the ends of its interval where it has one."""
+    if figure["value"] is None:
+        return "-"
+    low, high = figure.get("low"), figure.get("high")
+    if _is_share(figure):
+        return interval(figure)
+    known = low is not None and high is not None and np.isfinite([low, high]).all()
+    return f"{figure['value']:{digits}}" + (f" [{low:{digits}}, {high:{digits}}]" if known else "")
+
+
+def _is_share(figure: Mapping[str, Any]) -> bool:
+    return figure.get("share", figure["label"].startswith("Agreement"))
 
 
 def spread(floor: Mapping[str, Any]) -> str:

@@ -24,6 +24,18 @@ _GREY = (128, 128, 128, 255)  # reads on white and on black
 _LINES = ("#3b82c4", "#d9782d", "#3a9d6e", "#a565c9", "#8b9097")  # as well
 _INK = "#010203"  # stands for the page's own text colour, see `_svg`
 _POINTS = 800  # of a curve, at most
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, sharp and searchable
+    "svg.hashsalt": "genjax",  # the same data give the same bytes
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-4, 5),
+    **{f"{part}.color": _INK for part in ("text", "xtick", "ytick")},
+    **{f"axes.{part}color": _INK for part in ("edge", "label")},
+}
 
 
 def natural_scale(images: np.ndarray) -> int:
@@ -215,19 +227,7 @@ def lines(curves: Mapping[str, Curve], xlabel: str, logarithmic: bool = False, p
         logarithmic: whether the y axis is.
         pale: (x, y) of a curve behind the first one, in a paler tone of its colour.
     """
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",  # text stays text: small, sharp and searchable
-        "svg.hashsalt": "genjax",  # the same data give the same bytes
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.formatter.useoffset": False,
-        "axes.formatter.limits": (-4, 5),
-        **{f"{part}.color": _INK for part in ("text", "xtick", "ytick")},
-        **{f"axes.{part}color": _INK for part in ("edge", "label")},
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 2.6), layout="constrained")
         axes = figure.add_subplot()
         if pale is not None:
@@ -247,6 +247,45 @@ def lines(curves: Mapping[str, Curve], xlabel: str, logarithmic: bool = False, p
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _svg(buffer.getvalue())
+
+
+def scatter(points: Mapping[str, np.ndarray]) -> bytes:
+    """Returns sets of points in one pair of axes as an SVG, the first in grey behind the others.
+
+    The axes end where the first set does, and a little further, so that others' stray points hide nothing.
+
+    Args:
+        points: [N, 2] by name.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 4.6), layout="constrained", dpi=200)
+        axes = figure.add_subplot()
+        for (name, xy), colour in zip(points.items(), (_LINES[-1], *_LINES[:-1]), strict=False):
+            # As a picture within the drawing: thousands of circles would be slow.
+            x, y = np.asarray(xy, np.float64).T
+            axes.scatter(x, y, s=4, color=colour, alpha=0.5, linewidths=0, label=name, rasterized=True)
+        first = np.asarray(next(iter(points.values())), np.float64)
+        low, high = first.min(0), first.max(0)
+        room = 0.15 * (high - low).max()
+        axes.set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room), aspect="equal")
+        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        figure.legend(loc="outside upper center", frameon=False, markerscale=3, ncols=len(points))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _svg(buffer.getvalue())
+
+
+def scattered(points: np.ndarray, size: int = 192) -> np.ndarray:
+    """Returns points as one small grey picture of [-1.1, 1.1]^2, uint8 [size, size, 1], darker where more of them are.
+
+    Args:
+        points: [N, 2], of which those outside are left out.
+        size: pixels of a side.
+    """
+    x, y = np.asarray(points, np.float64).T
+    counts, *_ = np.histogram2d(x, y, size // 2, [(-1.1, 1.1), (-1.1, 1.1)])
+    shade = 255 * np.exp(-1.5 * counts.T[::-1])  # rows go down, and the second coordinate up
+    return shade.round().astype(np.uint8).repeat(2, 0).repeat(2, 1)[..., None]
 
 
 def _svg(data: bytes) -> bytes:

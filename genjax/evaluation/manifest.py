@@ -50,15 +50,15 @@ class Manifest(Provenance):
     """Everything that a figure depends on.
 
     Attributes:
-        feature_network: registered name of the feature network.
+        feature_network: registered name of the feature network; None for points, which need none.
         feature_network_hash: SHA-256 of its weights.
         n: number of samples in the distance.
         n_reference: number of images that they are compared with.
         genjax_version: version of this library.
     """
 
-    feature_network: str
-    feature_network_hash: str
+    feature_network: str | None
+    feature_network_hash: str | None
     n: int
     n_reference: int
     genjax_version: str = __version__

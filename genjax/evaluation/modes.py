@@ -65,10 +65,7 @@ def count_modes(
     """
     samples, centres = np.asarray(samples, np.float64), np.asarray(centres, np.float64)
     require(
-        samples.ndim == centres.ndim == 2
-        and samples.shape[1] == centres.shape[1]
-        and len(samples)
-        and len(centres) > 0,
+        samples.ndim == centres.ndim == 2 and samples.shape[1] == centres.shape[1] and samples.size * centres.size > 0,
         f"samples {samples.shape} and centres {centres.shape}: [N, D] and [K, D] are needed, with N and K at least 1",
     )
     require(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genjax.config import require
-from genjax.evaluation import evaluate, figures, sweep
+from genjax.evaluation import evaluate, figures, page, sweep
 from genjax.files import write_whole
 
 _CLASS_COLUMNS = 10  # samples in the row of a class
@@ -46,13 +46,15 @@ class Report:
         title: name of the experiment.
         command: the exact command to repeat the run.
         summary: a few facts that open the page, such as the number of parameters.
-        evaluations: results of `evaluate.score`.
+        evaluations: results of `evaluate.score` or `points.score`.
         other_figures: further figures of the run by name, such as bits per dimension.
         metrics: (steps, values) of each training metric, as `figures.read_metrics` gives them. Parts of one metric,
             such as "train/mse_by_noise/0.1-0.3", share a panel.
         samples: uint8 [N, H, W, C].
         labels: the class of each sample [N], -1 for none.
         class_names: names of the classes; their numbers where there are none.
+        points: sets of points [N, 2] by name, the data first, where they are no images.
+        pictures: further sheets by name, such as reconstructions, uint8 [rows, columns, H, W, C].
         trajectory: the denoising of one batch, uint8 [T, B, H, W, C], from noise to image.
         schedule: the noise schedule.
         ema_sweep: scores of averages of several widths, as `sweep.row` gives them.
@@ -69,6 +71,8 @@ class Report:
     samples: np.ndarray | None = None
     labels: np.ndarray | None = None
     class_names: Sequence[str] | None = None
+    points: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    pictures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     trajectory: np.ndarray | None = None
     schedule: Schedule | None = None
     ema_sweep: Sequence[sweep.Row] = ()
@@ -102,6 +106,8 @@ def render(run: Report) -> str:
         _evaluation(run),
         _ema_sweep(run),
         _samples(run),
+        _points(run),
+        _pictures(run),
         _denoising(run),
         _training(run),
         _schedule(run),
@@ -110,9 +116,9 @@ def render(run: Report) -> str:
     # Each word is a box of its own, so that a narrow page does not break a line after the dashes of an option.
     command = re.sub(r"\S+", lambda word: f"<span>{_text(word[0])}</span>", run.command)
     facts = "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in run.summary.items())
-    return _PAGE.format(
+    return page.PAGE.format(
         title=_text(run.title),
-        style=_STYLE,
+        style=page.STYLE,
         command=f'<pre class="command">{command}</pre>',
         facts=f'<dl class="facts">{facts}</dl>' if facts else "",
         body="\n".join(section for section in sections if section),
@@ -129,29 +135,36 @@ def _evaluation(run: Report) -> str:
 
 def _figure_table(result: Mapping[str, Any]) -> str:
     """One evaluation: the figures with the floor beside the distance, and the manifest folded in below."""
-    floor, agreement = result["floor"], result["agreement"]
-    distance = result["frechet"]
-    head = "".join(f'<th scope="col">{text}</th>' for text in ("", "samples", "floor", "ratio"))
-    ratio = "-" if result["ratio"] is None else f"{result['ratio']:.2f}"
-    rows = _row(distance["label"], f"{distance['value']:.3f}", evaluate.spread(floor), ratio)
+    distance, agreement = result.get("frechet"), result.get("agreement")
+    manifest = result["manifest"]
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("", "samples", "real data", "ratio" if distance else ""))
+    rows = ""
+    if distance:
+        ratio = "-" if result["ratio"] is None else f"{result['ratio']:.2f}"
+        rows = _row(distance["label"], evaluate.bracket(distance, ".3f"), evaluate.spread(result["floor"]), ratio)
+    for figure in (*result.get("figures", {}).values(), agreement):
+        if figure:
+            rows += _row(figure["label"], evaluate.bracket(figure), evaluate.plain(figure, figure["real"]), "")
+    note = f"{manifest['n']} samples against {manifest['n_reference']} of the {manifest['split']} split."
+    if distance:
+        floor = result["floor"]
+        note += (
+            f" Real data beside the Frechet distance is its floor: the distance of {floor['n']} training images to the "
+            f"same images (mean ± standard deviation of {floor['repeats']} draws). So it is beside the others, but for "
+            "the classifier's, which are of the test split. Brackets are 95% intervals; that of the Frechet distance "
+            "is of other samples of the same model, and leaves its bias as it is."
+        )
     if agreement:
-        rows += _row(agreement["label"], evaluate.interval(agreement), "", "")
-    note = (
-        f"{distance['n']} samples against the {result['manifest']['n_reference']} images of the "
-        f"{result['manifest']['split']} split. The floor is the distance of {floor['n']} training images to the same "
-        f"images (mean ± standard deviation of {floor['repeats']} draws): what real images get."
-    )
-    if agreement:
-        note += " The bracket is the 95% Wilson interval."
+        note += " The bracket of a share is Wilson's interval."
         if agreement["real"] is not None:
             note += f" The classifier gives {agreement['real']:.1%} of the real images their own class."
-    if result["manifest"]["solver"]:
-        note += f" Solver: {_value(result['manifest']['solver'])}, {result['manifest']['steps']} steps."
-    manifest = "".join(_row(key, _value(value)) for key, value in result["manifest"].items())
+    if manifest["solver"]:
+        note += f" Solver: {_value(manifest['solver'])}, {manifest['steps']} steps."
+    about = "".join(_row(key, _value(value)) for key, value in manifest.items())
     return (
         f'<div class="wide"><table class="scores"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         f'<p class="note">{_text(note)}</p>'
-        f"<details><summary>Manifest</summary>{_plain_table(manifest)}</details>"
+        f"<details><summary>Manifest</summary>{_plain_table(about)}</details>"
     )
 
 
@@ -185,6 +198,25 @@ def _samples(run: Report) -> str:
         share = f"{100 * len(row) / _CLASS_COLUMNS:g}%"
         rows.append(f'<dt>{_text(name)}</dt><dd><div style="width:{share}">{picture}</div></dd>')
     return _section("Samples by class", f'<dl class="classes">{"".join(rows)}</dl>')
+
+
+def _points(run: Report) -> str:
+    if not run.points:
+        return ""
+    svg = figures.scatter(run.points)
+    image = f'<img class="points" src="{_uri("image/svg+xml", svg)}" alt="points of {_text(", ".join(run.points))}">'
+    return _section("Samples over data", image)
+
+
+def _pictures(run: Report) -> str:
+    """A section for each of the family's own sheets."""
+    sections = []
+    for name, sheet in run.pictures.items():
+        require(np.ndim(sheet) == 5, f"pictures: {name} is {np.shape(sheet)}; [rows, columns, H, W, C] is needed")
+        image = figures.grid(sheet.reshape(-1, *sheet.shape[2:]), sheet.shape[1])
+        heading = name.replace("_", " ").capitalize()
+        sections.append(_section(_text(heading), _picture(figures.png(image), heading, sheet)))
+    return "\n".join(sections)
 
 
 def _class_name(run: Report, label: int) -> str:
@@ -294,94 +326,3 @@ def _text(value: Any) -> str:
 
 def _uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<header><h1>{title}</h1>{command}{facts}</header>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-:root {
-  --ground: #fbfbfa; --card: #fff; --ink: #1d1f21; --soft: #62676d; --rule: #e3e4e6; --code: #f1f2f3;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #15171a; --card: #1c1f23; --ink: #e4e6e8; --soft: #9aa1a8; --rule: #2e3237; --code: #24282d; }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; -webkit-text-size-adjust: 100%;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.1rem; margin: 0 0 1rem; }
-section {
-  background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 1.25rem; margin-top: 1.25rem;
-}
-img { display: block; max-width: 100%; height: auto; }
-.crisp { image-rendering: pixelated; }
-.facts { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; margin: 0; }
-.facts dt { color: var(--soft); font-size: 0.8rem; }
-.facts dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; }
-.classes {
-  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.4rem 0.9rem; align-items: center; margin: 0;
-}
-.classes dt { color: var(--soft); text-align: right; max-width: 8rem; overflow-wrap: anywhere; }
-.classes dd { margin: 0; max-width: 40rem; }
-.classes img, .pair img, .panels img { width: 100%; }
-.pair {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
-  gap: 1.25rem; align-items: start;
-}
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1.25rem; }
-figure { margin: 0; min-width: 0; }
-figcaption { color: var(--soft); font-size: 0.875rem; margin-top: 0.4rem; }
-.panels figcaption { color: var(--ink); font-weight: 600; margin: 0 0 0.25rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 0.45rem 0 0.45rem 1.25rem; border-bottom: 1px solid var(--rule); }
-th[scope="row"] { text-align: left; font-weight: 400; padding-left: 0; }
-th[scope="col"] { color: var(--soft); font-weight: 400; font-size: 0.875rem; }
-.scores td { white-space: nowrap; }
-.scores td:nth-child(2) { font-weight: 600; }
-.plain { font-size: 0.875rem; }
-.plain td { text-align: left; overflow-wrap: anywhere; width: 99%; }
-.plain th[scope="row"] { color: var(--soft); white-space: nowrap; vertical-align: top; }
-.note { color: var(--soft); font-size: 0.875rem; margin: 0.75rem 0 0; max-width: 46rem; }
-.note + .panels { margin-top: 1rem; }
-details { margin-top: 0.9rem; }
-.others, details + .wide { margin-top: 1.25rem; }
-summary { cursor: pointer; color: var(--soft); }
-pre {
-  background: var(--code); border-radius: 6px; padding: 0.8rem 1rem; margin: 0.5rem 0 0; overflow-x: auto;
-  font: 0.85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-}
-.command { white-space: pre-wrap; margin: 0 0 1.25rem; }
-.command span { display: inline-block; max-width: 100%; overflow-wrap: anywhere; }
-@media (max-width: 36rem) {
-  main { padding: 1.5rem 0.75rem 3rem; }
-  section { padding: 1rem; }
-  .scores tr {
-    display: grid; grid-template-columns: 6rem 1fr 3rem; border-bottom: 1px solid var(--rule); padding: 0.4rem 0;
-  }
-  .scores th, .scores td { border: 0; padding: 0; text-align: left; }
-  .scores th[scope="row"] { grid-column: 1 / -1; }
-  .scores td:empty, .scores th:empty { display: none; }
-}
-@media print { section { break-inside: avoid; } }
-"""

@@ -27,11 +27,13 @@ def row(
         residual: how well the average was made, see `training.posthoc`; 0 for a width that was tracked.
         step: the training step.
         n: number of samples.
-        scores: result of `evaluate.score`; None where there is no feature network.
+        scores: result of `evaluate.score` or `points.score`; None where there is neither.
         family: the family's own figures over the held-out data.
     """
     measured: dict[str, float | None] = {}
-    if scores is not None:
+    if scores is not None and "frechet" not in scores:
+        measured = {name: figure["value"] for name, figure in scores["figures"].items()}
+    elif scores is not None:
         measured = {"distance": scores["frechet"]["value"], "floor": scores["floor"]["mean"], "ratio": scores["ratio"]}
         if scores["agreement"]:
             measured["class agreement"] = scores["agreement"]["value"]

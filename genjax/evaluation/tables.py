@@ -56,3 +56,18 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as text of at most three digits and a unit: "0.41 s", "95 s", "2.5 min", "31 h"."""
+    size, unit = (1.0, "s") if seconds < 100 else (60.0, "min") if seconds < 6000 else (3600.0, "h")
+    number = seconds / size
+    return f"{number:.{0 if number >= 9.95 else 1 if number >= 0.995 else 2}f} {unit}"
+
+
+def count(number: float) -> str:
+    """Returns a large number as text of at most three digits: "812", "46.3k", "1.2M"."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"

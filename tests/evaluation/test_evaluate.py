@@ -8,6 +8,7 @@ from rich.console import Console
 from genjax import __version__
 from genjax.evaluation import distances, evaluate
 from genjax.evaluation.manifest import Manifest, Provenance
+from genjax.evaluation.neighbours import neighbours
 
 PROVENANCE = Provenance(
     dataset="digits",
@@ -92,7 +93,12 @@ def test_same_images_everywhere_have_no_ratio():
 
 def test_json_round_trip(result, tmp_path):
     evaluate.write(tmp_path / "evaluation.json", result)
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    score = found["figures"]["class_score"]
+    assert score["low"] is score["high"] is None  # so few samples are one split, which tells no interval
+    found["figures"]["class_score"] |= {"low": result["figures"]["class_score"]["low"]}
+    found["figures"]["class_score"] |= {"high": result["figures"]["class_score"]["high"]}
+    assert found == result
     evaluate.write(tmp_path / "evaluation.json", {"family": {"loss": float("nan")}, "n": 3})
     assert json.loads((tmp_path / "evaluation.json").read_text()) == {"family": {"loss": None}, "n": 3}
 
@@ -103,11 +109,52 @@ def test_table_in_80_columns(result):
     text = console.export_text()
     rows = [line.split() for line in text.splitlines() if line.startswith("ddim")]
     assert len(rows) == 2  # neither is broken over two lines
-    assert rows[0][:4] == ["ddim", "20", "40", f"{result['frechet']['value']:.3f}"]
-    assert rows[0][4:7] == evaluate.spread(result["floor"]).split()
-    assert " ".join(rows[0][8:]) == "75.0% [59.8, 85.8]"  # Wilson's interval of 30 of 40
-    assert rows[1][7:] == ["-", "-"]
+    low, value, high = (f"{result['frechet'][name]:.3f}" for name in ("low", "value", "high"))
+    assert rows[0][:6] == ["ddim", "20", "40", value, f"[{low},", f"{high}]"]
+    assert rows[0][6:9] == evaluate.spread(result["floor"]).split()
+    assert rows[1][9] == "-"
     assert text.startswith("Frechet distance (column means features)")
+
+
+def test_what_is_measured_beside_the_distance(result, images):
+    network = Means()
+    a, train, test = (network.features(images[name]) for name in ("a", "train", "test"))
+    found = result["figures"]
+    assert list(found) == ["kernel_distance", "precision", "recall", "density", "coverage", "class_score"]
+    kernel = distances.kernel_distance(a, test, seed=7)
+    assert tuple(found["kernel_distance"][name] for name in ("value", "low", "high", "n")) == (*kernel[:3], 40)
+    # Thirty images of the test split, so as many samples; all of the former, so their order says nothing.
+    own = neighbours(test, a[:30])
+    for name in ("precision", "recall", "coverage"):
+        assert found[name]["value"] == getattr(own, name).value and found[name]["n"] == 30
+        assert 0.5 < found[name]["real"] <= 1  # training images are of the same distribution
+    assert found["density"]["value"] == pytest.approx(own.density.value)
+    assert found["class_score"]["value"] == distances.class_score(network.logits(images["a"])).value
+    assert found["class_score"]["real"] == distances.class_score(network.logits(images["test"])).value
+    assert len(train) == 60
+
+
+def test_few_images_have_no_neighbours(images):
+    against = evaluate.reference(Means(), images["train"], images["test"][:5])
+    found = evaluate.score(images["a"], None, against, PROVENANCE)["figures"]
+    assert list(found) == ["kernel_distance", "class_score"]
+
+
+def test_details_in_80_columns(result):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    kernel = result["figures"]["kernel_distance"] | {"value": -1.234567e-4, "low": -2.5e-4, "high": 1.5, "real": 0.0}
+    console.print(
+        evaluate.details(result | {"figures": result["figures"] | {"kernel_distance": kernel}}, {"test elbo_bpd": 1.25})
+    )
+    lines = console.export_text().splitlines()
+    agreement = next(line for line in lines if line.startswith("Agreement with the requested class "))
+    assert agreement.split()[5:] == ["75.0%", "[59.8,", "85.8]", "100.0%"]  # Wilson's interval of 30 of 40
+    distance = next(line for line in lines if line.startswith("Kernel distance "))
+    assert distance.split()[2:] == ["-0.0001235", "[-0.00025,", "1.5]", "0"]
+    precision = next(line for line in lines if line.startswith("Precision (k = 3) "))
+    assert precision.split()[4] == f"{result['figures']['precision']['value']:.1%}"
+    assert any(line.split() == ["test", "elbo_bpd", "1.25"] for line in lines)
+    assert not any("column means" in line for line in lines)  # the table above names the network
 
 
 def test_table_refuses_other_features(result):

@@ -44,6 +44,8 @@ SECTIONS = (
     "Widths of the average",
     "Samples",
     "Samples by class",
+    "Samples over data",
+    "Reconstructions",
     "Denoising of one batch",
     "Training",
     "Noise schedule",
@@ -54,7 +56,14 @@ SECTIONS = (
 @pytest.fixture(scope="module")
 def evaluation():
     return {
-        "frechet": {"label": "Frechet distance (digits classifier features)", "value": 2.34567, "n": 50},
+        "frechet": {
+            "label": "Frechet distance (digits classifier features)",
+            **{"value": 2.34567, "low": 2.1, "high": 2.6, "n": 50},
+        },
+        "figures": {
+            "recall": {"label": "Recall (k = 3)", "value": 0.5, "low": 0.36, "high": 0.64, "real": 0.9, "share": True},
+            "class_score": {"label": HOSTILE, "value": 9.7, "low": None, "high": None, "real": 9.8},
+        },
         "floor": {"mean": 1.25, "std": 0.125, "n": 50, "repeats": 10},
         "ratio": 1.8765,
         "agreement": {
@@ -62,6 +71,7 @@ def evaluation():
             **{"value": 0.96, "low": 0.865, "high": 0.989, "n": 50, "confidence": 0.95, "real": 0.994},
         },
         "manifest": {
+            "n": 50,
             "n_reference": 360,
             "split": "test",
             "ema": True,
@@ -87,6 +97,11 @@ def full(evaluation):
         samples=rng.integers(0, 256, (7, 8, 8, 1), np.uint8),
         labels=np.array([0, 0, 1, 1, 1, 2, -1]),
         class_names=(HOSTILE, "cat", "dog"),
+        points={HOSTILE: rng.normal(size=(50, 2)), "samples": rng.normal(size=(20, 2))},
+        pictures={
+            "reconstructions": rng.integers(0, 256, (2, 6, 8, 8, 1), np.uint8),
+            HOSTILE: np.zeros((1, 1, 8, 8, 3), np.uint8),
+        },
         trajectory=rng.integers(0, 256, (12, 5, 8, 8, 1), np.uint8),
         schedule=Schedule(t=t, alpha=1 - t, sigma=t, log_snr=log_snr),
         ema_sweep=[sweep.row(width, 0.01, 500, 50, evaluation, {HOSTILE: width}) for width in (0.05, 0.1)],
@@ -99,9 +114,11 @@ def test_full_page(full):
     text = render(full)
     page = Page(text)
     assert page.headings == [name for name in SECTIONS if name != "Samples"]
-    for cell in ("2.346", "1.250 ± 0.125", "1.88", "96.0% [86.5, 98.9]", "3.142", "ddim(eta=0.0)", "yes"):
+    for cell in ("2.346 [2.100, 2.600]", "1.250 ± 0.125", "1.88", "96.0% [86.5, 98.9]", "3.142", "yes"):
         assert cell in page.texts
-    assert "Solver: ddim(eta=0.0), 20 steps." in text and "99.4%" in text and "360 images of the test split" in text
+    for cell in ("ddim(eta=0.0)", "50.0% [36.0, 64.0]", "90.0%", "9.7", "9.8"):
+        assert cell in page.texts
+    assert "Solver: ddim(eta=0.0), 20 steps." in text and "99.4%" in text and "360 of the test split" in text
     assert "of step 500" in text and "curve of distance" in text
     assert "FID" not in re.sub(r"base64,[^\"]*", "", text)
 
@@ -137,6 +154,21 @@ def test_sections_without_contents_are_left_out(evaluation):
     page = Page(render(Report(title="run", command="genjax train", samples=images, evaluations=[without_class])))
     assert page.headings == ["Evaluation", "Samples"]
     assert not any("Agreement" in text or "Wilson" in text for text in page.texts)
+
+
+def test_pictures_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="pictures: latents is .*rows, columns"):
+        render(Report(title="run", command="", pictures={"latents": np.zeros((4, 8, 8, 1), np.uint8)}))
+
+
+def test_points_alone_have_figures_without_a_distance():
+    figure = {"label": "Modes found of 8", "value": 7.0, "n": 50, "real": 8.0}
+    manifest = {"n": 50, "n_reference": 50, "split": "test", "solver": None}
+    page = Page(
+        render(Report(title="", command="", evaluations=[{"figures": {"modes": figure}, "manifest": manifest}]))
+    )
+    assert {"Modes found of 8", "7", "8", "real data"} <= set(page.texts)
+    assert not any("Frechet" in text or "ratio" in text for text in page.texts)
 
 
 def test_parts_of_a_metric_share_a_panel():

@@ -1,0 +1,273 @@
+"""Several runs side by side: a table of their figures and a sheet of their samples, from what is in the run folders."""
+
+import dataclasses
+import io
+import itertools
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich import box
+from rich.table import Table
+
+from genjax.evaluation import figures, tables
+
+SAMPLES = "evaluation.npz"  # within a run folder
+_KEPT, _KEPT_POINTS = 40, 2000  # samples there
+_LIKELIHOODS = ("nll_bpd", "iwae_bpd", "elbo_bpd")  # the tightest first
+_BOUNDS = ("iwae_bpd", "elbo_bpd")
+HEADER = ("run", "distance", "ratio", "kernel", "prec.", "recall", "bits/dim", "weights", "train", "1000 in")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One run folder.
+
+    Attributes:
+        folder: the run folder.
+        family: its registered name.
+        dataset: what it was trained on; "?" before its evaluation.
+        results: what `genjax evaluate` wrote; {} where there is nothing whole.
+        problem: why there are no results; None where there are.
+    """
+
+    folder: pathlib.Path
+    family: str
+    dataset: str
+    results: Mapping[str, Any]
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name
+
+    @property
+    def measured_on(self) -> tuple[Any, ...]:
+        """What has to be equal for distances to compare: data, split, numbers of images, weights of the features."""
+        about = self.results.get("manifest", {})
+        keys = ("dataset", "split", "n", "n_reference", "feature_network", "feature_network_hash")
+        return tuple(about.get(key) for key in keys)
+
+    def figure(self, name: str) -> Mapping[str, Any]:
+        """Returns a figure of `evaluate.score`; {} where it was not measured."""
+        found = self.results.get("frechet") if name == "frechet" else self.results.get("figures", {}).get(name)
+        return found or {}
+
+    def bits_per_dim(self) -> tuple[float | None, bool]:
+        """Returns the likelihood of held-out images in bits/dim, and whether it is an upper bound; None without one."""
+        family = self.results.get("family", {})
+        for name in _LIKELIHOODS:
+            value = family.get(f"test {name}")
+            if value is not None:
+                return value, name in _BOUNDS
+        return None, False
+
+    def per_thousand(self) -> float | None:
+        """Returns the seconds that a thousand samples take once the sampler is compiled."""
+        sampling = self.results.get("sampling")
+        return 1000 * sampling["seconds"] / sampling["n"] if sampling else None
+
+
+def read(folder: str | os.PathLike[str]) -> Entry | None:
+    """Reads a run folder; returns None where it holds no run."""
+    folder = pathlib.Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        family = str(config["family"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return Entry(folder, family, "?", {}, "no evaluation yet")
+    try:
+        results = json.loads(path.read_bytes())
+        if not isinstance(results, dict) or "family" not in results:
+            raise ValueError("holds no figures")
+    except (OSError, ValueError):
+        return Entry(folder, family, "?", {}, "evaluation.json is damaged")
+    return Entry(folder, family, str(results.get("manifest", {}).get("dataset", "?")), results)
+
+
+def grouped(entries: Sequence[Entry]) -> list[tuple[tuple[Any, ...], list[Entry]]]:
+    """Returns the runs that have results, in groups whose distances compare, the best first in each."""
+
+    def distance(entry: Entry) -> float:
+        value = entry.figure("frechet").get("value")
+        return math.inf if value is None else value
+
+    def key(entry: Entry) -> tuple[str, ...]:
+        return tuple(map(str, entry.measured_on))
+
+    known = sorted((entry for entry in entries if entry.results), key=key)
+    groups = [list(group) for _, group in itertools.groupby(known, key)]
+    return [(group[0].measured_on, sorted(group, key=lambda e: (distance(e), e.name))) for group in groups]
+
+
+def heading(measured_on: tuple[Any, ...]) -> str:
+    """Returns in a line what a group of runs was measured on."""
+    dataset, split, n, n_reference, network, network_hash = measured_on
+    if n is None:
+        return "no distances"
+    features = f"; features of {network} {network_hash[:8]}" if network else ""
+    return f"{dataset}, n = {n} against {n_reference} of {split}{features}"
+
+
+def cells(entry: Entry) -> list[str]:
+    """Returns the row of a run as text, under `HEADER`."""
+    distance, ratio = entry.figure("frechet"), entry.results.get("ratio")
+    bits, bound = entry.bits_per_dim()
+
+    def share(name: str) -> str:
+        value = entry.figure(name).get("value")
+        return "-" if value is None else f"{value:.2f}"
+
+    def text(value: float | None, form: Any) -> str:
+        return "-" if value is None else form(value)
+
+    def half() -> str:
+        return "" if distance.get("high") is None else f" ±{_short(distance['high'] - distance['value'])}"
+
+    return [
+        entry.name,
+        text(distance.get("value"), lambda value: _short(value) + half()),
+        text(ratio, lambda value: f"{value:.1f}"),
+        text(entry.figure("kernel_distance").get("value"), _short),
+        share("precision"),
+        share("recall"),
+        text(bits, lambda value: f"{'≤' if bound else ''}{value:.2f}"),
+        text(entry.results.get("parameters"), tables.count),
+        text(entry.results.get("training_seconds"), tables.duration),
+        text(entry.per_thousand(), tables.duration),
+    ]
+
+
+def record(entry: Entry) -> dict[str, Any]:
+    """Returns everything that is known of a run, flat, with all the digits."""
+    distance, floor, about = entry.figure("frechet"), entry.results.get("floor", {}), entry.results.get("manifest", {})
+    bits, bound = entry.bits_per_dim()
+    row: dict[str, Any] = {"run": entry.name, "family": entry.family, "dataset": entry.dataset}
+    row |= {
+        "distance": distance.get("value"),
+        "distance_low": distance.get("low"),
+        "distance_high": distance.get("high"),
+    }
+    row |= {"floor": floor.get("mean"), "ratio": entry.results.get("ratio")}
+    for name, figure in entry.results.get("figures", {}).items():
+        row |= {name: figure["value"], f"{name}_low": figure.get("low"), f"{name}_high": figure.get("high")}
+        row |= {f"{name}_real": figure["real"]}
+    row |= {"bits_per_dim": bits, "bits_per_dim_is_a_bound": bound if bits is not None else None}
+    row |= {"parameters": entry.results.get("parameters"), "training_seconds": entry.results.get("training_seconds")}
+    row |= {"sampling_seconds_per_1000": entry.per_thousand()}
+    row |= {name: value for name, value in entry.results.get("family", {}).items()}
+    kept = ("checkpoint_step", "n", "n_reference", "feature_network", "feature_network_hash")
+    return row | {name: about.get(name) for name in kept}
+
+
+def table(entries: Sequence[Entry]) -> Table:
+    """Returns the runs as a table of 80 columns, a part for each group whose distances compare."""
+    view = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False, collapse_padding=True)
+    for i, name in enumerate(HEADER):
+        view.add_column(
+            name, justify="right" if i else "left", overflow="fold" if i == 0 else "ellipsis", no_wrap=i > 0
+        )
+    groups = grouped(entries)
+    for _, group in groups:
+        for entry in group:
+            view.add_row(*cells(entry))
+        view.add_section()
+    return view
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """Returns what has to be said beside the table, a line each."""
+    groups = grouped(entries)
+    lines = [
+        heading(key) + (f": {', '.join(e.name for e in group)}" if len(groups) > 1 else "") for key, group in groups
+    ]
+    if len(groups) > 1:
+        lines.insert(0, "Distances compare within a part of the table only:")
+    if any(entry.bits_per_dim()[1] for entry in entries):
+        lines.append("≤: a bound")
+    return lines
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """Returns the table as Markdown, with a table and a line for each group whose distances compare."""
+    return "\n".join(
+        f"{heading(key)}:\n\n{tables.to_markdown(HEADER, [_code(entry) for entry in group])}"
+        for key, group in grouped(entries)
+    )
+
+
+def latex(entries: Sequence[Entry]) -> str:
+    """Returns the table as LaTeX (booktabs), a `tabular` for each group whose distances compare."""
+    return "\n".join(
+        f"% {heading(key)}\n{tables.to_latex(HEADER, [_code(entry) for entry in group])}"
+        for key, group in grouped(entries)
+    )
+
+
+def pack(samples: np.ndarray) -> bytes:
+    """Returns the file of the samples that a sheet may show: the first ones, uint8 images or points."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, samples=samples[: _KEPT if samples.dtype == np.uint8 else _KEPT_POINTS])
+    return buffer.getvalue()
+
+
+def sheet(entries: Sequence[Entry], columns: int = 20) -> Image.Image | None:
+    """Returns samples of all the runs, a row each; None where no run has any.
+
+    Images of one size share a scale; points are drawn as one picture a run.
+    """
+    rows: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
+    for _, group in grouped(entries):
+        for entry in group:
+            samples = _samples(entry)
+            if samples is not None:
+                rows.setdefault(samples.shape[1:], []).append((entry.name, samples))
+    parts = []
+    for shape, runs in rows.items():
+        names = [name for name, _ in runs]
+        if shape[-1] in (1, 3) and runs[0][1].dtype == np.uint8:
+            images = np.concatenate([np.resize(samples, (columns, *shape)) for _, samples in runs])
+            parts.append(figures.grid(images, columns, row_labels=names))
+        else:
+            pictures = np.stack([figures.scattered(samples.reshape(len(samples), -1)) for _, samples in runs])
+            parts.append(figures.grid(pictures, 1, scale=1, row_labels=names))
+    if not parts:
+        return None
+    gap = 16
+    ground = Image.new(
+        "RGB", (max(p.width for p in parts) + 2 * gap, sum(p.height + gap for p in parts) + gap), "white"
+    )
+    top = gap
+    for part in parts:
+        ground.paste(part, (gap, top), part)
+        top += part.height + gap
+    return ground
+
+
+def _samples(entry: Entry) -> np.ndarray | None:
+    try:
+        with np.load(entry.folder / SAMPLES, allow_pickle=False) as arrays:
+            return arrays["samples"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _code(entry: Entry) -> list[str]:
+    first, *others = cells(entry)
+    return [f"`{first}`", *others]
+
+
+def _short(value: float) -> str:
+    """Three digits, and no more than needed: "0.0412", "1.31", "128"."""
+    return (
+        f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 0.001 or value == 0 else f"{value:.0e}"
+    )
