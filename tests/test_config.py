@@ -89,6 +89,10 @@ def test_describe_is_the_inverse_of_build(kind):
     options["hierarchical_vae"] = {"image_shape": (8, 8, 1), "network": {"name": "vdvae", **options["vdvae"]}}
     residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
+    players = {"translator": {"name": "resnet"}, "discriminator": {"name": "patch", "halvings": 1}}
+    options["cycle_gan"] = {"image_shape": (8, 8, 1), **players}
+    options["edges"] = {"source": {"name": "tfds"}}
+    options["unpaired"] = {"first": {"name": "tfds"}, "second": {"name": "edges", **options["edges"]}}
     for name, entry in registry.entries(kind).items():
         if name in ("classifier", "autoguidance"):  # they need what no config can hold
             continue
