@@ -105,7 +105,7 @@ def test_describe_is_the_inverse_of_build(kind):
         json.dumps(spec)  # infinite defaults included, as Python's json writes them
         assert describe(build(kind, spec)) == spec
         short = describe(build(kind, spec), defaults=False)
-        assert short.items() <= spec.items() or kind == "family"
+        assert short.items() <= spec.items() or any(isinstance(value, dict) for value in short.values())
         assert describe(build(kind, short)) == spec
 
 
