@@ -40,9 +40,14 @@ def main(argv: Sequence[str]) -> int:
     if not known:
         raise ConfigError("there is no evaluated run to compare")
     console = Console()
-    console.print(compare.table(known))
-    for line in compare.notes(known):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    views = compare.views(known)
+    for heading, view in views:
+        console.print(heading, highlight=False, markup=False, soft_wrap=True)
+        console.print(view)
+        console.print()
+    if len(views) > 1:
+        print("Distances compare within a table only: data, numbers of images or feature networks differ between them.")
+    console.print(compare.LEGEND, highlight=False)
     if arguments.out is not None:
         write(arguments.out, known)
         print(f"wrote {arguments.out}")

@@ -189,7 +189,7 @@ def describe(
         "Parameters": f"{facts['parameters']:,}",
         "Training steps": f"{run.step:,}",
         **({} if seconds is None else {"Training time": tables.duration(seconds)}),
-        "Sampling a thousand": f"{tables.duration(thousand)} ({where})",
+        "Time for 1000 samples": f"{tables.duration(thousand)} ({where})",
     }
     shared: dict[str, Any] = {}
     if spec.levels is None:

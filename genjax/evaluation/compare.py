@@ -7,7 +7,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ SAMPLES = "evaluation.npz"  # within a run folder
 _KEPT, _KEPT_POINTS = 40, 2000  # samples there
 _LIKELIHOODS = ("nll_bpd", "iwae_bpd", "elbo_bpd")  # the tightest first
 _BOUNDS = ("iwae_bpd", "elbo_bpd")
-HEADER = ("run", "distance", "ratio", "kernel", "prec.", "recall", "bits/dim", "weights", "train", "1000 in")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,33 +117,43 @@ def heading(measured_on: tuple[Any, ...]) -> str:
     return f"{dataset}, n = {n} against {n_reference} of {split}{features}"
 
 
-def cells(entry: Entry) -> list[str]:
-    """Returns the row of a run as text, under `HEADER`."""
+def columns(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of runs that compare, as text; without the columns that none of them has."""
+    lines = [_cells(entry) for entry in entries]
+    header = [name for name in lines[0] if name == "run" or any(line[name] != "-" for line in lines)]
+    return header, [[line[name] for name in header] for line in lines]
+
+
+def _cells(entry: Entry) -> dict[str, str]:
     distance, ratio = entry.figure("frechet"), entry.results.get("ratio")
+    modes, within = entry.figure("modes"), entry.figure("within")
     bits, bound = entry.bits_per_dim()
 
-    def share(name: str) -> str:
-        value = entry.figure(name).get("value")
-        return "-" if value is None else f"{value:.2f}"
-
-    def text(value: float | None, form: Any) -> str:
+    def text(value: float | None, form: Callable[[float], str]) -> str:
         return "-" if value is None else form(value)
 
-    def half() -> str:
-        return "" if distance.get("high") is None else f" ±{_short(distance['high'] - distance['value'])}"
+    def value_of(name: str, form: Callable[[float], str]) -> str:
+        return text(entry.figure(name).get("value"), form)
 
-    return [
-        entry.name,
-        text(distance.get("value"), lambda value: _short(value) + half()),
-        text(ratio, lambda value: f"{value:.1f}"),
-        text(entry.figure("kernel_distance").get("value"), _short),
-        share("precision"),
-        share("recall"),
-        text(bits, lambda value: f"{'≤' if bound else ''}{value:.2f}"),
-        text(entry.results.get("parameters"), tables.count),
-        text(entry.results.get("training_seconds"), tables.duration),
-        text(entry.per_thousand(), tables.duration),
-    ]
+    def share(value: float) -> str:
+        return f"{value:.2f}"
+
+    half = "" if distance.get("high") is None else f" ±{distance['high'] - distance['value']:.2g}"
+    return {
+        "run": entry.name,
+        "distance": text(distance.get("value"), lambda value: _short(value) + half),
+        "ratio": text(ratio, lambda value: f"{value:.1f}"),
+        "kernel": value_of("kernel_distance", lambda value: f"{value:.3f}"),
+        "modes": text(modes.get("value"), lambda value: f"{value:.0f}/{modes['label'].split()[-1]}"),
+        "in 3σ": text(within.get("value"), lambda value: f"{value:.1%}"),
+        "log p": value_of("log_density", _short),
+        "prec.": value_of("precision", share),
+        "rec.": value_of("recall", share),
+        "bpd": text(bits, lambda value: f"{'≤' if bound else ''}{value:.2f}"),
+        "size": text(entry.results.get("parameters"), tables.count),
+        "train": text(entry.results.get("training_seconds"), tables.duration),
+        "1000 in": text(entry.per_thousand(), tables.duration),
+    }
 
 
 def record(entry: Entry) -> dict[str, Any]:
@@ -169,48 +178,42 @@ def record(entry: Entry) -> dict[str, Any]:
     return row | {name: about.get(name) for name in kept}
 
 
-def table(entries: Sequence[Entry]) -> Table:
-    """Returns the runs as a table of 80 columns, a part for each group whose distances compare."""
-    view = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False, collapse_padding=True)
-    for i, name in enumerate(HEADER):
-        view.add_column(
-            name, justify="right" if i else "left", overflow="fold" if i == 0 else "ellipsis", no_wrap=i > 0
-        )
-    groups = grouped(entries)
-    for _, group in groups:
-        for entry in group:
-            view.add_row(*cells(entry))
-        view.add_section()
-    return view
+LEGEND = (
+    "distance: Frechet distance, with half of its 95% interval; ratio: to what real images get; kernel: kernel "
+    "distance; bpd: bits/dim of held-out images, ≤ where it is a bound; size: weights of all networks; train: time to "
+    "train; 1000 in: time for a thousand samples. The times are of the machine that each run was on."
+)
 
 
-def notes(entries: Sequence[Entry]) -> list[str]:
-    """Returns what has to be said beside the table, a line each."""
-    groups = grouped(entries)
-    lines = [
-        heading(key) + (f": {', '.join(e.name for e in group)}" if len(groups) > 1 else "") for key, group in groups
-    ]
-    if len(groups) > 1:
-        lines.insert(0, "Distances compare within a part of the table only:")
-    if any(entry.bits_per_dim()[1] for entry in entries):
-        lines.append("≤: a bound")
-    return lines
+def views(entries: Sequence[Entry]) -> list[tuple[str, Table]]:
+    """Returns the runs as tables of about 80 columns, one for each group whose distances compare, with a line each."""
+    found = []
+    for key, group in grouped(entries):
+        header, rows = columns(group)
+        view = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        for i, name in enumerate(header):
+            view.add_column(name, justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
+        for row in rows:
+            view.add_row(*row)
+        found.append((heading(key), view))
+    return found
 
 
 def markdown(entries: Sequence[Entry]) -> str:
-    """Returns the table as Markdown, with a table and a line for each group whose distances compare."""
-    return "\n".join(
-        f"{heading(key)}:\n\n{tables.to_markdown(HEADER, [_code(entry) for entry in group])}"
-        for key, group in grouped(entries)
-    )
+    """Returns the runs as Markdown, with a line and a table for each group whose distances compare."""
+    parts = [(heading(key), *_coded(group)) for key, group in grouped(entries)]
+    return "\n".join(f"{title}:\n\n{tables.to_markdown(header, rows)}" for title, header, rows in parts)
 
 
 def latex(entries: Sequence[Entry]) -> str:
-    """Returns the table as LaTeX (booktabs), a `tabular` for each group whose distances compare."""
-    return "\n".join(
-        f"% {heading(key)}\n{tables.to_latex(HEADER, [_code(entry) for entry in group])}"
-        for key, group in grouped(entries)
-    )
+    """Returns the runs as LaTeX (booktabs), a `tabular` for each group whose distances compare."""
+    parts = [(heading(key), *_coded(group)) for key, group in grouped(entries)]
+    return "\n".join(f"% {title}\n{tables.to_latex(header, rows)}" for title, header, rows in parts)
+
+
+def _coded(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    header, rows = columns(entries)
+    return header, [[f"`{first}`", *others] for first, *others in rows]
 
 
 def pack(samples: np.ndarray) -> bytes:
@@ -259,11 +262,6 @@ def _samples(entry: Entry) -> np.ndarray | None:
             return arrays["samples"]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _code(entry: Entry) -> list[str]:
-    first, *others = cells(entry)
-    return [f"`{first}`", *others]
 
 
 def _short(value: float) -> str:

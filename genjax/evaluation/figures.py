@@ -268,6 +268,7 @@ def scatter(points: Mapping[str, np.ndarray]) -> bytes:
         low, high = first.min(0), first.max(0)
         room = 0.15 * (high - low).max()
         axes.set(xlim=(low[0] - room, high[0] + room), ylim=(low[1] - room, high[1] + room), aspect="equal")
+        axes.locator_params(nbins=5)
         axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
         figure.legend(loc="outside upper center", frameon=False, markerscale=3, ncols=len(points))
         buffer = io.BytesIO()

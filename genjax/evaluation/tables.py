@@ -17,6 +17,8 @@ _LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
     "<": "$<$",
     ">": "$>$",
     "±": r"$\pm$",
+    "≤": r"$\le$",
+    "σ": r"$\sigma$",
     "×": r"$\times$",
 }
 
