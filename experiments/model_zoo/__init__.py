@@ -1,0 +1,1 @@
+"""Every config of a data set trained, evaluated and put side by side."""
