@@ -7,6 +7,7 @@ from genjax.families.diffusion import Diffusion
 from genjax.families.flow_matching import FlowMatching
 from genjax.families.gan import GAN
 from genjax.families.hierarchical_vae import HierarchicalVAE
+from genjax.families.normalizing_flow import NormalizingFlow
 from genjax.families.sampler import Sampler
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
@@ -24,6 +25,7 @@ __all__ = [
     "Family",
     "FlowMatching",
     "HierarchicalVAE",
+    "NormalizingFlow",
     "Params",
     "Phase",
     "Sampler",
