@@ -47,7 +47,7 @@ def compile_cache(tmp_path_factory):
 
 
 def test_there_are_configs():
-    assert {"configs/digits/ddpm.py", "configs/cifar10/ddpm.py"} <= set(CONFIGS)
+    assert set(CONFIGS) > BROKEN_BY_DEFAULT
 
 
 @pytest.mark.parametrize("path", CONFIGS)
@@ -64,29 +64,38 @@ def test_the_resolved_config_is_json_of_the_same_experiment(path, mode):
     experiment = Experiment.from_config(module(path).get_config(mode))
     again = Experiment.from_config(json.loads(json.dumps(experiment.config, allow_nan=False)))
     assert again.config == experiment.config
-    # Functions with options bound, such as time grids, have no equality but that of their configs.
     assert (again.optimizers, again.training, again.ema) == (experiment.optimizers, experiment.training, experiment.ema)
-    assert again.family.network == experiment.family.network
+    if not hasattr(experiment.family, "sampler"):  # functions with options bound, such as time grids, have no equality
+        assert again.family == experiment.family
 
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_schedule_follows_the_steps(path):
     config = module(path).get_config()
     config.training.steps = 500
-    schedule = config.optimizers.model.learning_rate
-    if "decay_steps" in schedule:
-        assert schedule.decay_steps == 500 and 50 <= schedule.warmup_steps < 60
+    rates = [optimizer.learning_rate for optimizer in config.optimizers.values()]
+    schedules = [rate for rate in rates if hasattr(rate, "keys") and "decay_steps" in rate]
+    for schedule in schedules:
+        assert schedule.decay_steps == 500 and schedule.get("warmup_steps", 50) in range(10, 60)
+    for schedule in schedules:
         schedule.decay_steps = 400  # on its own, it leaves the run as long as it is
     assert config.training.steps == 500
     Experiment.from_config(config)
 
 
-# Two of the three of CIFAR-10, whose parts the others have too, for their time.
-LONG = {"configs/cifar10/edm.py", "configs/cifar10/flow_matching.py"}
+# Between them: a convolutional network and a transformer, a codebook beside the weights, two players, points in the
+# place of images. The rest are made of the same parts, and slow for what they compile.
+BROKEN_BY_DEFAULT = {
+    "configs/digits/ddpm.py",
+    "configs/digits/dit.py",
+    "configs/digits/vq_vae.py",
+    "configs/grid/gan.py",
+    "configs/ring/spline_flow.py",
+}
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=[pytest.mark.slow] if path in LONG else []) for path in CONFIGS]
+    "path", [pytest.param(path, marks=[] if path in BROKEN_BY_DEFAULT else [pytest.mark.slow]) for path in CONFIGS]
 )
 def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache, capsys):
     whole = smoke(path, compile_cache)
@@ -105,8 +114,9 @@ def test_a_broken_run_ends_as_an_unbroken_one(path, tmp_path, compile_cache, cap
         np.testing.assert_array_equal(one, other)
     rows = [(tmp_path / run / "metrics.csv").read_bytes() for run in ("straight", "broken")]
     assert rows[0] == rows[1]
-    losses = [float(row["train/loss"]) for row in csv.DictReader(rows[0].decode().splitlines())]
-    assert losses and np.all(np.isfinite(losses))
+    table = list(csv.DictReader(rows[0].decode().splitlines()))
+    losses = [float(value) for row in table for name, value in row.items() if name.endswith("/loss") and value]
+    assert len(losses) >= len(table) > 0 and np.all(np.isfinite(losses))
 
 
 def test_from_training_to_report(tmp_path, capsys):
