@@ -8,10 +8,12 @@ from genjax.networks.autoencoder import ConvDecoder, ConvEncoder, Decoder, Encod
 from genjax.networks.base import Condition, ImageShape, Network, count, param_shapes
 from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.dit import DiT
+from genjax.networks.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from genjax.networks.hierarchical import VDVAE, Hierarchy
 from genjax.networks.mlp import MLP
 from genjax.networks.players import MLPDiscriminator, MLPGenerator
 from genjax.networks.spatial import ResidualDecoder, ResidualEncoder
+from genjax.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from genjax.networks.translation import PatchDiscriminator, ResNetTranslator, Translator
 from genjax.networks.unet import UNet
 
@@ -34,9 +36,13 @@ __all__ = [
     "MLPGenerator",
     "Network",
     "PatchDiscriminator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
     "ResNetTranslator",
     "ResidualDecoder",
     "ResidualEncoder",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
     "Translator",
     "UNet",
     "count",

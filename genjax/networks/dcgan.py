@@ -140,7 +140,15 @@ class DCGANDiscriminator(nn.Module):
         shapes = sorted(halvings + plain) if self.interleaved else halvings
         h = x
         for i, (level, kernel, stride) in enumerate(shapes):
-            layer = Layer(self.channels << level, kernel, stride, True, spectral, STDDEV, self.dtype, name=f"conv_{i}")
+            layer = Layer(
+                self.channels << level,
+                kernel,
+                stride,
+                spectral=spectral,
+                stddev=STDDEV,
+                dtype=self.dtype,
+                name=f"conv_{i}",
+            )
             h = layer(h, train)
             if i:
                 h = Norm(self.norm, name=f"norm_{i}")(h, train)

@@ -1,5 +1,7 @@
 """Normalizations of generators and discriminators, and the layers that can have their weights normalized."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,8 @@ class Layer(nn.Module):
         bias: whether there is one.
         spectral: whether the weights are divided by their largest singular value, see `spectrally_normalized`.
         stddev: standard deviation of the initial weights; None for that of He et al. 2015.
+        spread: whether initial biases are uniform within one over the root of the number of inputs, and not zero. With
+            zeros, all kinks of a first layer's ReLUs go through the origin, which points of the plane cannot afford.
         dtype: compute type of the product.
     """
 
@@ -84,6 +88,7 @@ class Layer(nn.Module):
     bias: bool = True
     spectral: bool = False
     stddev: float | None = None
+    spread: bool = False
     dtype: str = "float32"
 
     @nn.compact
@@ -105,7 +110,8 @@ class Layer(nn.Module):
             )
         if not self.bias:
             return out
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        width = math.prod(weights.shape[:-1]) ** -0.5 if self.spread else 0.0
+        bias = self.param("bias", lambda key: jax.random.uniform(key, (self.features,), minval=-width, maxval=width))
         return out + bias.astype(self.dtype).reshape(*[1] * (out.ndim - 1), -1)
 
 

@@ -161,7 +161,7 @@ class MLPGenerator(nn.Module):
         """Maps latents [B, d] to images [B, *image_shape] float32; see `Generator`."""
         h = with_class(z, cond, self.num_classes)
         for i in range(self.depth):
-            h = Layer(self.hidden, dtype=self.dtype, name=f"layer_{i}")(h, train)
+            h = Layer(self.hidden, spread=True, dtype=self.dtype, name=f"layer_{i}")(h, train)
             h = nn.relu(Norm(self.norm, name=f"norm_{i}")(h, train))
         h = Layer(math.prod(self.image_shape), name="out")(h.astype(jnp.float32), train)
         return (jnp.tanh(h) if self.bounded else h).reshape(-1, *self.image_shape)
@@ -204,6 +204,6 @@ class MLPDiscriminator(nn.Module):
         h = x.reshape(len(x), -1)
         spectral = self.norm == "spectral"
         for i in range(self.depth):
-            h = Layer(self.hidden, spectral=spectral, dtype=self.dtype, name=f"layer_{i}")(h, train)
+            h = Layer(self.hidden, spectral=spectral, spread=True, dtype=self.dtype, name=f"layer_{i}")(h, train)
             h = nn.leaky_relu(Norm(self.norm, name=f"norm_{i}")(h, train), self.slope)
         return LogitHead(self.num_classes, spectral, name="head")(h, cond, train)

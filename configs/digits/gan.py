@@ -1,0 +1,44 @@
+"""GAN of two MLPs (Goodfellow et al. 2014) on scikit-learn's 8x8 handwritten digits.
+
+genjax train --config=configs/digits/gan.py --workdir=runs/gan
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config(mode: str = "full") -> ConfigDict:
+    """Returns the config; mode "smoke" is a few steps of tiny networks."""
+    if mode not in ("full", "smoke"):
+        raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
+    smoke = mode == "smoke"
+    steps = FieldReference(8 if smoke else 3000)
+    adam = dict(name="adam", learning_rate=5e-4, b1=0.5)
+    return ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="tfds", dataset="digits", split="train"),
+            eval_data=dict(name="tfds", dataset="digits", split="test"),
+            family=dict(
+                name="gan",
+                generator=dict(name="mlp", image_shape=(8, 8, 1), hidden=16 if smoke else 256),
+                discriminator=dict(name="mlp", hidden=16 if smoke else 256),
+                latent=32,
+                loss=dict(name="non_saturating"),
+            ),
+            optimizers=dict(generator=dict(adam), discriminator=dict(adam)),
+            ema=dict(decay=dict(generator=0.99)),
+            training=dict(
+                steps=steps,
+                batch_size=16 if smoke else 64,
+                log_every=2 if smoke else 50,
+                save_every=steps // 2,
+                sample_every=steps // 2,
+                sample_n=10 if smoke else 100,
+            ),
+            evaluation=dict(
+                n=20 if smoke else 1000,
+                batch_size=20 if smoke else 250,
+                feature_network=dict(name="digits_classifier", steps=20 if smoke else 600),
+            ),
+        )
+    )

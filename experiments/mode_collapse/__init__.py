@@ -1,0 +1,1 @@
+"""Which GAN losses lose modes of a mixture."""
