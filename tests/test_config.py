@@ -91,11 +91,15 @@ def test_describe_is_the_inverse_of_build(kind):
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
     players = {"translator": {"name": "resnet"}, "discriminator": {"name": "patch", "halvings": 1}}
     options["cycle_gan"] = {"image_shape": (8, 8, 1), **players}
+    made = {"image_shape": (8, 8, 1)}
+    options["gan"] = {"generator": {"name": "mlp", **made}, "discriminator": {"name": "mlp"}}
     options["edges"] = {"source": {"name": "tfds"}}
     options["unpaired"] = {"first": {"name": "tfds"}, "second": {"name": "edges", **options["edges"]}}
     for name, entry in registry.entries(kind).items():
         if name in ("classifier", "autoguidance"):  # they need what no config can hold
             continue
+        if kind == "generator":
+            options[name] = made
         if kind == "schedule":
             known = inspect.signature(entry.build).parameters.values()
             options[name] = {p.name: rates[p.name] for p in known if p.default is p.empty}
