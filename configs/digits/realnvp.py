@@ -12,7 +12,7 @@ def get_config(mode: str = "full") -> ConfigDict:
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
     steps = FieldReference(8 if smoke else 1500)  # the schedule follows --config.training.steps
-    conditioner = dict(name="convnet", hidden=8 if smoke else 48, num_classes=10)
+    conditioner = dict(name="residual_mlp", hidden=8 if smoke else 128, depth=1, num_classes=10)
 
     def couplings(mask: str) -> dict:
         pair = tuple(dict(name="affine_coupling", mask=mask, swap=s, conditioner=conditioner) for s in (False, True))

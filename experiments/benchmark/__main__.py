@@ -1,10 +1,10 @@
 """Measures what the library promises about speed and memory, and prints it as ratios.
 
-    python -m experiments.benchmark [--only samplers|training] [--markdown PATH]
+    python -m experiments.benchmark [--only samplers|training|models] [--markdown PATH]
 
 All figures are the best of several after a warm-up, within one process. With the extra `parity` diffusers stands
-beside the samplers and PyTorch's DataLoader beside the input pipeline. A machine that is busy with something else
-spoils them.
+beside the samplers, PyTorch's DataLoader beside the input pipeline and nflows beside the flows. A machine that is busy
+with something else spoils them.
 """
 
 import argparse
@@ -15,12 +15,13 @@ from collections.abc import Callable
 import jax
 from rich.console import Console
 
-from experiments.benchmark import samplers, scaling, training
+from experiments.benchmark import flows, samplers, scaling, training
 from experiments.benchmark.report import Figures
 
 HALVES: dict[str, tuple[Callable[[], Figures], ...]] = {
     "samplers": (scaling.figures, samplers.figures),
     "training": (training.figures,),
+    "models": (flows.figures,),
 }
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmark", description=f"{summary} {details.split(chr(10), 2)[2].strip()}"
     )
-    parser.add_argument("--only", choices=HALVES, help="one of the halves")
+    parser.add_argument("--only", choices=HALVES, help="one of the parts")
     parser.add_argument("--markdown", type=pathlib.Path, metavar="PATH", help="write the tables there too")
     args = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be those of compiling

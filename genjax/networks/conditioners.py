@@ -96,6 +96,6 @@ class ConvNet(nn.Module):
         if self.num_classes is not None:
             emb = ClassEmbedding(self.num_classes, self.hidden, name="class_embedding")(cond, len(x))
             h += emb.astype(h.dtype)[:, None, None, :]
-        h = nn.Conv(self.hidden, (1, 1), kernel_init=_SMALL, dtype=self.dtype, name="middle")(nn.relu(h))
+        h = nn.Dense(self.hidden, kernel_init=_SMALL, dtype=self.dtype, name="middle")(nn.relu(h))  # the 1x1 one
         h = nn.relu(h).astype(jnp.float32)
         return nn.Conv(features, (3, 3), kernel_init=_ZEROS, dtype=jnp.float32, name="out")(h)
