@@ -9,6 +9,7 @@ from genjax.families.gan import GAN
 from genjax.families.hierarchical_vae import HierarchicalVAE
 from genjax.families.normalizing_flow import NormalizingFlow
 from genjax.families.sampler import Sampler
+from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
 
@@ -30,4 +31,5 @@ __all__ = [
     "Phase",
     "Sampler",
     "State",
+    "StyleGAN2",
 ]

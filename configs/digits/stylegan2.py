@@ -1,0 +1,66 @@
+"""StyleGAN2 (Karras et al. 2020) with adaptive augmentation on scikit-learn's 8x8 handwritten digits.
+
+genjax train --config=configs/digits/stylegan2.py --workdir=runs/stylegan2
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config(mode: str = "full") -> ConfigDict:
+    """Returns the config; mode "smoke" is a few steps of tiny networks."""
+    if mode not in ("full", "smoke"):
+        raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
+    smoke = mode == "smoke"
+    steps = FieldReference(8 if smoke else 4000)
+    batch_size = 16 if smoke else 64
+    width = 4 if smoke else 32
+    return ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="tfds", dataset="digits", split="train"),
+            eval_data=dict(name="tfds", dataset="digits", split="test"),
+            family=dict(
+                name="stylegan2",
+                generator=dict(
+                    name="stylegan2",
+                    image_shape=(8, 8, 1),
+                    style=8 if smoke else 64,
+                    mapping_layers=2,
+                    max_channels=width,
+                ),
+                discriminator=dict(name="stylegan2", max_channels=width),
+                latent=8 if smoke else 64,
+                r1=0.1,
+                r1_every=16,
+                path_every=4,
+                augmentation=dict(
+                    # Digits that are flipped or turned by 90 degrees are not digits.
+                    transforms=("translate", "scale", "rotate", "anisotropy", "shift", "brightness", "contrast"),
+                    rotate_max=0.05,
+                    speed=100_000,
+                ),
+            ),
+            optimizers=dict(generator=_adam(2.5e-3, every=4), discriminator=_adam(2.5e-3, every=16)),
+            # The half-life of the average is 5,000 images.
+            ema=dict(decay=dict(generator=0.5 ** (batch_size / 5_000))),
+            training=dict(
+                steps=steps,
+                batch_size=batch_size,
+                log_every=2 if smoke else 50,
+                save_every=steps // 2,
+                sample_every=steps // 2,
+                sample_n=10 if smoke else 100,
+            ),
+            evaluation=dict(
+                n=20 if smoke else 1000,
+                batch_size=20 if smoke else 250,
+                feature_network=dict(name="digits_classifier", steps=20 if smoke else 600),
+            ),
+        )
+    )
+
+
+def _adam(learning_rate: float, every: int) -> dict:
+    """Adam with b = (0, 0.99) of a role that is regularized in every k-th step: k + 1 updates for k (section 3.1)."""
+    share = every / (every + 1)
+    return dict(name="adam", learning_rate=learning_rate * share, b1=0.0**share, b2=0.99**share, eps=1e-8)
