@@ -1,6 +1,7 @@
 """CycleGAN's losses on networks that are functions, against the paper's equations by hand."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -49,18 +50,44 @@ class Rows:
 
 
 FAMILY = CycleGAN(SHAPE, Scale(), Rows(), buffer=4, sources=8)
+# Weights of the tests.
 G, D = {"ab": {"w": 2.0}, "ba": {"w": 0.25}}, {"a": {"w": 0.5}, "b": {"w": -1.5}}
+
+
+# Compiled as a whole and without optimization, which here costs far less than operation by operation.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="module")
 def batch():
-    image, image_b = jax.random.uniform(jax.random.key(3), (2, BATCH, *SHAPE), minval=-1.0)
+    image, image_b = np.random.default_rng(3).uniform(-1, 1, (2, BATCH, *SHAPE)).astype(np.float32)
     return {"image": image, "image_b": image_b}
 
 
-def params_of(family=FAMILY):
-    _, extra = family.init(jax.random.key(0), SPEC)
+def nothing_kept(family=FAMILY):
+    """What `extra` is before any training."""
+    extra = jax.eval_shape(lambda: family.init(jax.random.key(0), SPEC)[1])
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), extra)
+
+
+def all_of(extra):
     return {**extra, "generators": G, "discriminators": D}
+
+
+@functools.partial(jit, static_argnames=("family", "phase"))
+def loss_of(family, phase, extra, batch):
+    """The loss of a phase and what it returns beside it."""
+    both = {"generators": G, "discriminators": D}
+    chosen, state = family.phases()[phase], types.SimpleNamespace(params=both, extra=extra)
+    return chosen.loss(both[chosen.trains], state, batch, Keys.of(jax.random.key(0), BATCH))
+
+
+@functools.partial(jit, static_argnames="family")
+def evaluate(family, batch):
+    return family.evaluate({"generators": G, "discriminators": D}, batch, jax.random.key(0))
+
+
+generate = jit(FAMILY.generate, static_argnums=2)
 
 
 def by_hand(a, b):
@@ -75,13 +102,12 @@ def by_hand(a, b):
 @pytest.mark.parametrize("identity", [0.0, 5.0])
 def test_objective_of_the_generators(batch, identity):
     family = dataclasses.replace(FAMILY, identity=identity)
-    gan, cycle, same = by_hand(np.asarray(batch["image"]), np.asarray(batch["image_b"]))
+    gan, cycle, same = by_hand(batch["image"], batch["image_b"])
     expected = gan + 10 * cycle + identity * same
-    found = family.evaluate(params_of(), batch, jax.random.key(0))
+    found = evaluate(family, batch)
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(found["cycle"], cycle / 2, rtol=1e-5)
-    state = types.SimpleNamespace(params={"discriminators": D}, extra={})
-    loss, aux = family.phases()[0].loss(G, state, batch, Keys.of(jax.random.key(0), BATCH))
+    loss, aux = loss_of(family, 0, {}, batch)
     np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
     assert ("identity_a" in aux.metrics) == bool(identity) and aux.extra is None
 
@@ -89,9 +115,8 @@ def test_objective_of_the_generators(batch, identity):
 def test_objective_of_the_discriminators(batch):
     """Until the buffer is full, the discriminators see the new translations."""
     family = dataclasses.replace(FAMILY, buffer=BATCH)
-    state = types.SimpleNamespace(params={"generators": G}, extra=family.init(jax.random.key(0), SPEC)[1])
-    loss, aux = family.phases()[1].loss(D, state, batch, Keys.of(jax.random.key(0), BATCH))
-    a, b = np.asarray(batch["image"]), np.asarray(batch["image_b"])
+    loss, aux = loss_of(family, 1, nothing_kept(family), batch)
+    a, b = batch["image"], batch["image_b"]
     logits = lambda x, w: w * x.sum(axis=(2, 3))  # noqa: E731
     of_a = (logits(a, 0.5) - 1) ** 2 + logits(0.25 * b, 0.5) ** 2
     of_b = (logits(b, -1.5) - 1) ** 2 + logits(2 * a, -1.5) ** 2
@@ -104,11 +129,8 @@ def test_objective_of_the_discriminators(batch):
 
 def test_discriminators_see_the_history(batch):
     """Of a full buffer about half of what they see comes, so their loss is another than that of the translations."""
-    old = {name: {"images": jnp.full((4, *SHAPE), 9.0), "count": jnp.int32(4)} for name in ("a", "b")}
-    state = types.SimpleNamespace(
-        params={"generators": G}, extra={**FAMILY.init(jax.random.key(0), SPEC)[1], "buffers": old}
-    )
-    _, aux = FAMILY.phases()[1].loss(D, state, batch, Keys.of(jax.random.key(0), BATCH))
+    old = {name: {"images": np.full((4, *SHAPE), 9.0, np.float32), "count": np.int32(4)} for name in ("a", "b")}
+    _, aux = loss_of(FAMILY, 1, {**nothing_kept(), "buffers": old}, batch)
     assert aux.metrics["fake_a"] > 1.0  # a logit of the old is 9
     assert np.any(np.asarray(aux.extra["buffers"]["a"]["images"]) != 9.0)
 
@@ -117,7 +139,7 @@ def test_discriminators_see_the_history(batch):
 def test_step_trains_both_roles_by_phases_alone(batch, buffer):
     family = dataclasses.replace(FAMILY, buffer=buffer)
     assert batches_per_step(family) == 1
-    params, extra = family.init(jax.random.key(0), SPEC)
+    params, extra = jit(lambda: family.init(jax.random.key(0), SPEC))()
     assert not set(params) & set(extra)
     sgd = optax.sgd(0.01)
     optimizer = types.SimpleNamespace(
@@ -126,7 +148,7 @@ def test_step_trains_both_roles_by_phases_alone(batch, buffer):
     state = TrainState(
         jnp.int32(0), jax.random.key(0), params, {role: sgd.init(params[role]) for role in params}, {}, extra
     )
-    step = jax.jit(make_train_step(family, dict.fromkeys(params, optimizer), EMA()))
+    step = jit(make_train_step(family, dict.fromkeys(params, optimizer), EMA()))
     after, metrics = step(state, batch)
     moved = jax.tree.map(lambda new, old: bool(new != old), after.params, state.params)
     assert all(jax.tree.leaves(moved))
@@ -139,21 +161,19 @@ def test_step_trains_both_roles_by_phases_alone(batch, buffer):
 
 
 def test_generates_translations_of_kept_images(batch):
-    state = types.SimpleNamespace(params={"generators": G}, extra=FAMILY.init(jax.random.key(0), SPEC)[1])
-    _, aux = FAMILY.phases()[1].loss(D, state, batch, Keys.of(jax.random.key(0), BATCH))
-    params = {**params_of(), **aux.extra}
-    images = np.asarray(FAMILY.generate(params, jax.random.key(5), 40))
+    params = all_of(loss_of(FAMILY, 1, nothing_kept(), batch)[1].extra)
+    images = np.asarray(generate(params, jax.random.key(5), 40))
     assert images.shape == (40, *SHAPE)
-    sources = {np.float32(0.25 * x).tobytes() for x in np.asarray(batch["image_b"])}
+    sources = {(np.float32(0.25) * x).tobytes() for x in batch["image_b"]}
     assert {x.tobytes() for x in images} == sources
-    np.testing.assert_array_equal(FAMILY.generate(params, jax.random.key(5), 3), images[:3])
+    np.testing.assert_array_equal(generate(params, jax.random.key(5), 3), images[:3])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(5), jnp.arange(40))
-    np.testing.assert_array_equal(FAMILY.generate(params, keys[7:9], 2), images[7:9])
-    assert np.all(np.isfinite(FAMILY.generate(params_of(), jax.random.key(0), 2)))  # before any training
+    np.testing.assert_array_equal(generate(params, keys[7:9], 2), images[7:9])
+    assert np.all(np.isfinite(generate(all_of(nothing_kept()), jax.random.key(0), 2)))  # before any training
 
 
 def test_pictures(batch):
-    (sheet,) = FAMILY.pictures(params_of(), batch, jax.random.key(0)).values()
+    (sheet,) = FAMILY.pictures(all_of({}), batch, jax.random.key(0)).values()
     assert sheet.shape == (6, BATCH, *SHAPE)
     for row, (name, scale) in enumerate([(name, scale) for name in ("image", "image_b") for scale in (1, None, 0.5)]):
         there = 2.0 if name == "image" else 0.25
@@ -162,9 +182,9 @@ def test_pictures(batch):
 
 def test_any_adversarial_loss(batch):
     hinge = dataclasses.replace(FAMILY, loss=adversarial.Hinge(), adversarial=1.0, cycle=0.0, identity=0.0)
-    a, b = np.asarray(batch["image"]), np.asarray(batch["image_b"])
+    a, b = batch["image"], batch["image_b"]
     expected = -(-1.5 * 2 * a.sum((2, 3))).mean(1) - (0.5 * 0.25 * b.sum((2, 3))).mean(1)
-    np.testing.assert_allclose(hinge.evaluate(params_of(), batch, jax.random.key(0))["loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(evaluate(hinge, batch)["loss"], expected, rtol=1e-4)
 
 
 def test_what_does_not_fit_is_refused(batch):
@@ -174,7 +194,7 @@ def test_what_does_not_fit_is_refused(batch):
         FAMILY.check(DataSpec(SHAPE, None, 100, second=DataSpec((4, 4, 1), None, 100)))
     FAMILY.check(SPEC)
     with pytest.raises(ValueError, match="held-out data are of one source"):
-        FAMILY.evaluate(params_of(), {"image": batch["image"]}, jax.random.key(0))
+        FAMILY.evaluate(all_of({}), {"image": batch["image"]}, jax.random.key(0))
     for field, wrong in {"cycle": -1.0, "buffer": -1, "sources": 0}.items():
         with pytest.raises(ValueError, match=f"{field} = {wrong}"):
             dataclasses.replace(FAMILY, **{field: wrong})
