@@ -11,7 +11,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 1500)  # the schedule follows --config.training.steps
+    steps = FieldReference(8 if smoke else 800)  # the schedule follows --config.training.steps
     conditioner = dict(name="residual_mlp", hidden=8 if smoke else 128, depth=1, num_classes=10)
 
     def couplings(mask: str) -> dict:

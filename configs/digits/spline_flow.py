@@ -11,7 +11,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 1500)  # the schedule follows --config.training.steps
+    steps = FieldReference(8 if smoke else 800)  # the schedule follows --config.training.steps
     coupling = dict(
         name="spline_coupling",
         mask="channel",
@@ -33,6 +33,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 bijector=dict(
                     name="chain",
                     layers=(
+                        dict(name="logit", alpha=0.05),
                         *[dict(name="squeeze")] * 3,  # all pixels are channels of one, so that a matrix mixes them
                         dict(
                             name="repeat",

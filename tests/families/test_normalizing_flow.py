@@ -1,0 +1,230 @@
+"""Likelihoods, dequantization, the first batch and generation of normalizing flows."""
+
+import dataclasses
+import functools
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax import config
+from genjax.bijectors import ActNorm, merge_fixed
+from genjax.families import NormalizingFlow
+from genjax.families.base import Keys
+
+POINT, IMAGE = (1, 1, 2), (4, 4, 1)
+POINTS = types.SimpleNamespace(image_shape=POINT, num_classes=3, levels=None)
+IMAGES = types.SimpleNamespace(image_shape=IMAGE, num_classes=3, levels=256)
+MLP = dict(name="residual_mlp", hidden=8, depth=1)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def flow(bijector, shape=POINT, **kwargs):
+    kwargs = dict(dequantize=shape == IMAGE) | kwargs
+    return config.build("family", dict(name="normalizing_flow", image_shape=shape, bijector=bijector, **kwargs))
+
+
+def coupling(swap, kind="spline", **kwargs):
+    return dict(name=f"{kind}_coupling", swap=swap, conditioner=MLP | kwargs)
+
+
+SPLINES = dict(name="chain", layers=(coupling(False), dict(name="actnorm"), coupling(True)))
+GLOW = dict(
+    name="multi_scale",
+    levels=1,
+    layer=dict(
+        name="repeat",
+        times=2,
+        layer=dict(
+            name="chain",
+            layers=(
+                dict(name="actnorm"),
+                dict(name="invertible_1x1"),
+                dict(name="affine_coupling", mask="channel", conditioner=MLP | dict(num_classes=3)),
+            ),
+        ),
+    ),
+)
+
+
+def shaken(tree, amount):
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(0)
+    return structure.unflatten([leaf + jnp.asarray(rng.normal(0, amount, leaf.shape), jnp.float32) for leaf in leaves])
+
+
+@dataclasses.dataclass
+class State:
+    extra: dict
+
+
+def test_the_density_integrates_to_one():
+    """By the rectangle rule on a square that holds all but 1e-6 of it."""
+    family = flow(SPLINES)
+    params, extra = family.init(jax.random.key(0), POINTS)
+    places = np.linspace(-6.0, 6.0, 601)
+    grid = jnp.asarray(np.stack(np.meshgrid(places, places), -1).reshape(-1, *POINT), jnp.float32)
+    density = jnp.exp(jit(family.log_prob)({**extra, "model": shaken(params["model"], 0.1)}, grid))
+    assert float(density.max()) > 0.3  # that of the normal distribution is 0.16
+    assert float(density.sum() * (places[1] - places[0]) ** 2) == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_likelihood_of_the_identity_is_the_normal_distribution():
+    family = flow(dict(name="planar"))
+    params = {"model": jax.tree.map(jnp.zeros_like, family.init(jax.random.key(0), POINTS)[0]["model"])}
+    x = jnp.asarray([[[[0.3, -0.2]]], [[[1.0, 2.0]]]])
+    figures = family.evaluate(params, {"image": x, "label": jnp.zeros(2, jnp.int32)}, jax.random.key(0))
+    expected = math.log(2 * math.pi) + 0.5 * np.array([0.13, 5.0])
+    assert set(figures) == {"loss", "nll"}
+    np.testing.assert_allclose(figures["nll"], expected, rtol=1e-5)
+    np.testing.assert_allclose(family.log_prob(params, x), -expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 3])
+def test_dequantization_fills_the_interval_of_a_level(bits):
+    family = flow(dict(name="logit"), IMAGE, bits=bits)
+    pixels = jnp.arange(256.0)
+    images = jnp.broadcast_to((pixels / 127.5 - 1.0)[:, None, None, None], (256, *IMAGE))
+    x = np.asarray(family.to_reals(images, Keys.of(jax.random.key(0), 256).each))
+    size = 2.0 / 2**bits
+    low = -1.0 + size * np.floor(np.arange(256) * 2**bits / 256)
+    inside = (x - low[:, None, None, None]) / size
+    assert -1e-5 < inside.min() < 0.01 and 0.99 < inside.max() < 1 + 1e-5
+    assert inside.mean() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / inside.size))
+    back = np.round((np.asarray(family.to_images(jnp.asarray(x))) + 1.0) * 127.5)
+    assert np.abs(back - np.asarray(pixels)[:, None, None, None]).max() <= 256 // 2**bits - 1
+
+
+@pytest.mark.parametrize("bits", [8, 5])
+def test_a_uniform_density_costs_eight_bits_a_dimension(bits):
+    """Between the two ends of [-1, 1] the density 1/2 gives every 8-bit value 1/256."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Uniform:
+        def forward(self, params, x, cond=None):
+            z = jax.scipy.special.ndtri(jnp.clip(0.5 * (x + 1.0), 1e-6, 1 - 1e-6))
+            log_det = jnp.log(0.5) - jax.scipy.stats.norm.logpdf(z)
+            return z, log_det.sum((1, 2, 3))
+
+    family = NormalizingFlow(IMAGE, Uniform(), bits=bits)
+    images = jnp.round(jax.random.uniform(jax.random.key(1), (8, *IMAGE)) * 255) / 127.5 - 1.0
+    figures = family.evaluate({"model": {}}, {"image": images}, jax.random.key(0))
+    assert set(figures) == {"loss", "nll_bpd"}
+    np.testing.assert_allclose(figures["nll_bpd"], 8.0, rtol=1e-5)
+
+
+@functools.cache
+def glow():
+    """A conditional Glow on images, its state after the first loss, and the batch of that."""
+    family = flow(GLOW, IMAGE, condition=("label",))
+    family.check(IMAGES)
+    params, extra = family.init(jax.random.key(0), IMAGES)
+    n = 32
+    batch = {
+        "image": jnp.tanh(0.3 + 0.2 * jax.random.normal(jax.random.key(1), (n, *IMAGE))),
+        "label": jnp.arange(n, dtype=jnp.int32) % 3,
+    }
+    keys = Keys.of(jax.random.key(2), n)
+
+    @jit
+    def first(params, extra, batch):
+        (_, aux), grads = jax.value_and_grad(family.phases()[0].loss, has_aux=True)(
+            params["model"], State(extra), batch, keys
+        )
+        return aux.extra, grads
+
+    extra, grads = first(params, extra, batch)
+    again, _ = first(params, extra, {**batch, "image": -batch["image"]})
+    return family, params, extra, grads, again, batch, keys
+
+
+def test_after_the_first_batch_actnorm_has_mean_zero_and_variance_one():
+    family, params, extra, grads, *_, batch, keys = glow()
+    x = family.to_reals(batch["image"], keys.each)
+    whole = merge_fixed(params["model"], extra["fixed"])
+    # The couplings start as the identity, so the second actnorm sees no more than a rotation of what the first made.
+    squeezed = x.reshape(-1, 2, 2, 2, 2, 1).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 2, 2, 4)
+    layers = whole["level_0"]["layer"]
+    for i in range(2):
+        layer = jax.tree.map(lambda leaf: leaf[i], layers)  # noqa: B023
+        squeezed, _ = ActNorm().forward(layer["layer_0"], squeezed)
+        np.testing.assert_allclose(squeezed.mean((0, 1, 2)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(squeezed.std((0, 1, 2)), 1.0, rtol=1e-4)
+        squeezed = squeezed @ _matrix(layer["layer_1"])
+    # And the first gradient is that of the initialized model: of the last layer that scales, it is 0.
+    assert float(jnp.abs(grads["level_0"]["layer"]["layer_0"]["log_scale"][-1]).max()) < 1e-5
+    assert "fixed" not in grads["level_0"]["layer"]["layer_0"]
+
+
+def _matrix(params):
+    lower = jnp.tril(params["lower"], -1) + jnp.eye(4)
+    upper = jnp.triu(params["upper"], 1) + jnp.diag(params["fixed"]["sign"] * jnp.exp(params["log_scale"]))
+    return params["fixed"]["permutation"] @ lower @ upper
+
+
+def test_later_batches_have_no_say():
+    _, _, extra, _, again, *_ = glow()
+    assert bool(extra["ready"]) and bool(again["ready"])
+    jax.tree.map(np.testing.assert_array_equal, again["fixed"], extra["fixed"])
+
+
+def test_generation_is_of_the_key_and_the_class():
+    family, params, extra, *_ = glow()
+    whole = {**extra, "model": shaken(params["model"], 0.1)}
+    run = jit(lambda key, cond: family.generate(whole, key, 3, cond))
+    one = run(jax.random.key(0), {"label": jnp.asarray([0, 1, 2], jnp.int32)})
+    other = run(jax.random.key(0), {"label": jnp.asarray([0, 2, 2], jnp.int32)})
+    assert one.shape == (3, *IMAGE)
+    np.testing.assert_array_equal(one[0], other[0])
+    assert float(jnp.abs(one[1] - other[1]).max()) > 0.01
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.asarray([0, 2, 2]))
+    alike = run(keys, {"label": jnp.asarray([0, 2, 2], jnp.int32)})
+    np.testing.assert_array_equal(alike[1], other[2])
+
+
+def test_generation_has_the_moments_of_the_flow():
+    """Of actnorm alone: what it takes from the data it gives back, times the temperature."""
+    family = flow(dict(name="actnorm"), temperature=0.5)
+    fixed = {"fixed": {"mean": jnp.asarray([0.4, -0.3]), "log_std": jnp.log(jnp.asarray([0.1, 0.2]))}}
+    params = {"model": {"shift": jnp.zeros(2), "log_scale": jnp.zeros(2)}, "fixed": fixed}
+    x = np.asarray(family.generate(params, jax.random.key(0), 4000)).reshape(-1, 2)
+    np.testing.assert_allclose(x.mean(0), [0.4, -0.3], atol=4 * 0.1 / math.sqrt(4000))
+    np.testing.assert_allclose(x.std(0), [0.05, 0.1], rtol=0.05)
+
+
+def test_pictures_go_from_one_image_to_the_other():
+    family, params, extra, *_, batch, _ = glow()
+    few = jax.tree.map(lambda leaf: leaf[:4], batch)
+    sheet = family.pictures({**extra, **params}, few, jax.random.key(0))["interpolations"]
+    assert sheet.shape == (2, 8, *IMAGE)
+    np.testing.assert_allclose(sheet[:, 0], few["image"][:2], atol=0.02)
+    np.testing.assert_allclose(sheet[:, -1], few["image"][2:], atol=0.02)
+    assert flow(SPLINES).pictures({}, few, jax.random.key(0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("family", "spec", "words"),
+    [
+        (lambda: flow(dict(name="planar"), bits=9), POINTS, "bits = 9: must be from 1 to 8"),
+        (lambda: flow(dict(name="planar"), bits=5), POINTS, "bits = 5, but dequantize = False"),
+        (lambda: flow(dict(name="planar"), temperature=-1.0), POINTS, "temperature = -1.0"),
+        (lambda: flow(dict(name="planar")), IMAGES, "image_shape"),
+        (lambda: flow(dict(name="planar"), dequantize=True), POINTS, "the data are real numbers"),
+        (lambda: flow(dict(name="planar"), IMAGE, dequantize=False), IMAGES, "pixels of 256 levels"),
+        (lambda: flow(dict(name="planar"), condition=("label",)), POINTS, "no conditioner has num_classes"),
+        (lambda: flow(coupling(False, num_classes=4), condition=("label",)), POINTS, "num_classes = 4 of a condit"),
+        (lambda: flow(dict(name="squeeze")), POINTS, "even height and width"),
+        (lambda: flow(GLOW | dict(levels=3), IMAGE), IMAGES, "levels = 3"),
+        (lambda: flow(coupling(False) | dict(mask="channl")), POINTS, "did you mean 'channel'"),
+        (lambda: flow(dict(name="repeat", times=2, layer=dict(name="squeeze")), IMAGE), IMAGES, "cannot be repeated"),
+        (lambda: flow(dict(name="chain", layers=({"name": "plan"},))), POINTS, r"layers\[0\]: there is no bijector"),
+        (lambda: flow(dict(name="chain", layers=())), POINTS, "one bijector at least"),
+        (lambda: flow(dict(name="chain", layers="planar")), POINTS, "must be a list of dict"),
+    ],
+)
+def test_mistakes_are_named(family, spec, words):
+    with pytest.raises(ValueError, match=words):
+        family().check(spec)
