@@ -3,7 +3,7 @@
     python -m experiments.benchmark [--only samplers|training|models] [--markdown PATH]
 
 All figures are the best of several after a warm-up, within one process. With the extra `parity` diffusers stands
-beside the samplers, PyTorch's DataLoader beside the input pipeline and nflows beside the flows. A machine that is busy
+beside the samplers, PyTorch beside the input pipeline and a VAE, and nflows beside the flows. A machine that is busy
 with something else spoils them.
 """
 
@@ -15,13 +15,13 @@ from collections.abc import Callable
 import jax
 from rich.console import Console
 
-from experiments.benchmark import flows, samplers, scaling, training
+from experiments.benchmark import autoencoders, flows, samplers, scaling, training
 from experiments.benchmark.report import Figures
 
 HALVES: dict[str, tuple[Callable[[], Figures], ...]] = {
     "samplers": (scaling.figures, samplers.figures),
     "training": (training.figures,),
-    "models": (flows.figures,),
+    "models": (flows.figures, autoencoders.figures),
 }
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmark import samplers, scaling, training
+from experiments.benchmark import autoencoders, samplers, scaling, training
 from genjax import processes, registry, sampling, solvers
 from genjax.training.experiment import Experiment
 from tests.training import toys
@@ -68,3 +68,11 @@ def test_a_save_costs_what_the_half_period_with_it_takes_beyond_the_other(monkey
     monkeypatch.setattr(training, "run_loop", run_loop)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock.now)
     assert training.cost_of_a_save(None) == pytest.approx(0.3)
+
+
+def test_a_vae_is_timed_without_pytorch_too(monkeypatch):
+    for name, value in dict(HIDDEN=8, LATENT=2, BATCH=4).items():
+        monkeypatch.setattr(autoencoders, name, value)
+    monkeypatch.setattr(autoencoders.importlib.util, "find_spec", lambda name: None)
+    ours, *theirs = autoencoders.measure(1, 0.0)
+    assert ours > 0 and theirs == [None, None]
