@@ -5,13 +5,14 @@ the share of the device's published peak that goes into the products which the m
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from genjax.families.base import Phase
 from genjax.networks.counting import counting
 
 _TERA = 1e12
@@ -91,6 +92,28 @@ def step_flops(step: Callable[..., Any], state: Any, batch: Any) -> float | None
         # Not of `step` itself: JAX would find this trace when it is asked for the one to run.
         program = jax.make_jaxpr(lambda state, batch: step(state, batch))(*map(_shapes, (state, batch)))
     return _flops(program)
+
+
+def mean_step_flops(step_of: Callable[..., Any], phases: Iterable[Phase], state: Any, batch: Any) -> float | None:
+    """Returns `step_flops` of the mean step: a phase that runs in every k-th step counts as a k-th of itself.
+
+    Args:
+        step_of: `step_of(without=names)` is the step without the phases of these names.
+        phases: those of the step.
+        state: as in `step_flops`.
+        batch: the same.
+    """
+    whole = step_flops(step_of(), state, batch)
+    if whole is None:
+        return None
+    total = whole
+    for phase in phases:
+        if phase.every > 1:
+            rest = step_flops(step_of(without=[phase.name]), state, batch)
+            if rest is None:
+                return None
+            total -= (1 - 1 / phase.every) * (whole - rest)
+    return total
 
 
 def cost(lowered: Any) -> float | None:

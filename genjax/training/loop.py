@@ -26,7 +26,7 @@ from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.distributed import Flags, agreed, flags, greatest, together
 from genjax.training.experiment import Experiment
-from genjax.training.flops import peak_flops, step_flops
+from genjax.training.flops import mean_step_flops, peak_flops
 from genjax.training.interrupts import Interrupts
 from genjax.training.lock import locked
 from genjax.training.mesh import batch_sharding, make_global, state_sharding
@@ -104,7 +104,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         step_of = functools.partial(make_train_step, experiment.family, optimizers, experiment.ema, prepare)
         train_step, names = _compile(step_of(config.accumulate), template, mesh)
         guard = _guard(experiment, folder if leads else None, start, about)
-        rates = _make_rates(experiment, step_of(), template, mesh)
+        rates = _make_rates(experiment, step_of, template, mesh)
         recorder = Recorder(names, [table, board, console], config.log_every, rates, guard, about.get("window"))
         draw = make_sampler(experiment, spec, mesh)
         held_out, key = experiment.eval_data or experiment.data, jax.random.key(experiment.seed)
@@ -257,7 +257,7 @@ def _guard(experiment: Experiment, folder: pathlib.Path | None, start: int, abou
 
 
 def _make_rates(
-    experiment: Experiment, step: Callable[..., Any], state: TrainState, mesh: jax.sharding.Mesh
+    experiment: Experiment, step_of: Callable[..., Step], state: TrainState, mesh: jax.sharding.Mesh
 ) -> Callable[[float], dict[str, float]]:
     """Returns the function from steps a second to what follows from them."""
     examples, device = _examples(experiment), mesh.devices.flat[0]
@@ -270,7 +270,7 @@ def _make_rates(
             return None
         one = batch_at(experiment.data, experiment.seed, 0, 1)
         batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((examples, *a.shape[1:]), a.dtype), one)
-        return step_flops(step, state, batch)
+        return mean_step_flops(step_of, experiment.family.phases(), state, batch)
 
     def rates(steps_per_second: float) -> dict[str, float]:
         found = {"images_per_second": steps_per_second * examples}

@@ -1,7 +1,7 @@
 """One training step: the phases of a family in order, each a gradient of one role, then the averages."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ def make_train_step(
     ema: EMA,
     preprocess: Callable[[Batch, Array], Batch] = lambda batch, key: batch,
     accumulate: int = 1,
+    without: Collection[str] = (),
 ) -> Step:
     """Returns the training step, a pure function of the state and the batch; the caller compiles it.
 
@@ -48,12 +49,13 @@ def make_train_step(
         preprocess: from the batch of the loader (uint8) to the batch of the losses, on the device.
         accumulate: parts that a batch is computed in, one after another, with the memory of one. The gradient is that
             of the whole batch to rounding, as long as the loss is a mean over examples and draws from `keys.each`.
+        without: names of phases to leave out, for what a step costs without them.
 
     Returns:
         `step(state, batch) -> (state, metrics)`. `batch` has the examples of all `batches_per_step(family)` batches;
         the metrics of a phase that a step leaves out have weight 0.
     """
-    phases, count = family.phases(), batches_per_step(family)
+    phases, count = [phase for phase in family.phases() if phase.name not in without], batches_per_step(family)
     checked = [f"{phase.name}/{name}" for phase in phases for name in CHECKED]
 
     def step(before: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -1,13 +1,21 @@
 """Counts of floating-point operations against those on paper, and the table of peaks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
 
+from genjax.families.base import Aux, Phase
 from genjax.networks import DiT, attention, param_shapes
 from genjax.networks.counting import counting
-from genjax.training.flops import peak_flops, step_flops
+from genjax.training.ema import EMA
+from genjax.training.flops import mean_step_flops, peak_flops, step_flops
+from genjax.training.optimizers import build_optimizer
+from genjax.training.state import TrainState
+from genjax.training.step import make_train_step
+from tests.training import toys
 
 A, B = jax.ShapeDtypeStruct((64, 32), jnp.float32), jax.ShapeDtypeStruct((32, 32), jnp.float32)
 PRODUCT = 2 * 64 * 32 * 32
@@ -72,6 +80,43 @@ def test_attention_is_counted_as_products_where_cudnn_would_run(monkeypatch):
     counted = step_flops(lambda q, k: attention.attention(q, k, k), query, query)
     assert 1.0 <= counted / (2 * 2 * 2 * 128 * 128 * 4 * 32) < 1.1  # and the softmax
     assert not counting.value
+
+
+def test_a_lazy_phase_counts_in_proportion():
+    """Two critic updates, a penalty in every third step and a generator update, of one product each."""
+    weights = jnp.ones((64, 64))
+
+    class Products(toys.Game):
+        def init(self, key, spec):
+            return {"critic": weights, "generator": weights}, {}
+
+        def phases(self):
+            loss = lambda params, state, batch, keys: ((batch["image"] @ params).sum(), Aux({}))  # noqa: E731
+            return (
+                Phase("critic", "critic", loss, repeat=2),
+                Phase("penalty", "critic", loss, every=3),
+                Phase("generator", "generator", loss),
+            )
+
+    family, state = (
+        Products(),
+        TrainState(
+            step=jnp.int32(0),
+            key=jax.random.key(0),
+            params={"critic": weights, "generator": weights},
+            opt={},
+            ema={},
+            extra={},
+        ),
+    )
+    optimizers = {role: build_optimizer({"name": "sgd", "learning_rate": 0.1}, weights) for role in state.params}
+    state = state.replace(opt={role: optimizer.init(weights) for role, optimizer in optimizers.items()})
+    step_of = functools.partial(make_train_step, family, optimizers, EMA())
+    batch = {"image": jnp.ones((2 * 32, 64))}
+    product = 2 * 2 * 32 * 64 * 64  # forward, and the gradient by the weights
+    counted = mean_step_flops(step_of, family.phases(), state, batch)
+    assert 1.0 <= counted / ((2 + 1 / 3 + 1) * product) < 1.1
+    assert 1.0 <= step_flops(step_of(), state, batch) / (4 * product) < 1.1
 
 
 def test_what_is_traced_for_counting_is_not_run():
