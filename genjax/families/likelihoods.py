@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
@@ -271,8 +270,8 @@ class DiscretizedLogisticMixture(_Plain):
     def log_prob(self, params: Array, x: Array) -> Array:
         """Returns log P(x | params) [B] in nats."""
         logits, means, log_scales, coefficients = self._split(params, x.shape[-1])
-        means = means + jnp.einsum("bhwmcd,bhwd->bhwmc", coefficients, x)
         seen = x[..., None, :]
+        means = jnp.stack([means[..., c] + _shift(coefficients, seen, c) for c in range(x.shape[-1])], axis=-1)
         inverse_scales = jnp.exp(-log_scales)
         above = (seen - means + HALF_BIN) * inverse_scales  # the upper end of the bin, in units of the logistic
         below = (seen - means - HALF_BIN) * inverse_scales
@@ -291,8 +290,7 @@ class DiscretizedLogisticMixture(_Plain):
         logits, means, _, coefficients = self._split(params, channels)
         expected = jnp.zeros_like(means)
         for c in range(channels):
-            shift = (coefficients[..., c, :] * expected).sum(-1)
-            expected = expected.at[..., c].set(means[..., c] + shift)
+            expected = expected.at[..., c].set(means[..., c] + _shift(coefficients, expected, c))
         return jnp.clip((jax.nn.softmax(logits)[..., None] * expected).sum(-2), -1.0, 1.0)
 
     def sample(self, keys: Array, params: Array) -> Array:
@@ -308,7 +306,7 @@ class DiscretizedLogisticMixture(_Plain):
             noise = jnp.exp(log_scales) * jax.random.logistic(key_logistic, means.shape)
             x = jnp.zeros_like(means)
             for c in range(channels):
-                drawn = means[..., c] + (coefficients[..., c, :] * x).sum(-1) + noise[..., c]
+                drawn = means[..., c] + _shift(coefficients, x, c) + noise[..., c]
                 level = jnp.round((jnp.clip(drawn, -1.0, 1.0) + 1.0) / (2.0 * HALF_BIN))
                 x = x.at[..., c].set(level * 2.0 * HALF_BIN - 1.0)
             return x
@@ -316,21 +314,24 @@ class DiscretizedLogisticMixture(_Plain):
         return jax.vmap(one)(keys, logits, *rest)
 
     def _split(self, params: Array, channels: int) -> tuple[Array, Array, Array, Array]:
-        """Logits [B, H, W, M], means and log scales [B, H, W, M, C], coefficients [B, H, W, M, C, C], triangular."""
+        """Logits [B, H, W, M], means and log scales [B, H, W, M, C], coefficients [B, H, W, M, C (C - 1) / 2]."""
         expected = self.channels(channels)
         require(params.shape[-1] == expected, f"the output has {params.shape[-1]} channels: must have {expected}")
-        rows, columns = np.tril_indices(channels, -1)
         params = params.reshape(*params.shape[:-1], self.components, -1)
         logits, means, log_scales, raw = jnp.split(params, (1, 1 + channels, 1 + 2 * channels), axis=-1)
-        coefficients = jnp.zeros((*params.shape[:-1], channels, channels), params.dtype)
-        coefficients = coefficients.at[..., rows, columns].set(jnp.tanh(raw))
-        return logits[..., 0], means, jnp.clip(log_scales, *LOG_SCALES), coefficients
+        return logits[..., 0], means, jnp.clip(log_scales, *LOG_SCALES), jnp.tanh(raw)
 
     def _image_channels(self, channels: int) -> int:
         """The channels of the images whose outputs have so many."""
         found = [c for c in range(1, channels + 1) if self.channels(c) == channels]
         require(bool(found), f"the output has {channels} channels, which no images of this mixture have")
         return found[0]
+
+
+def _shift(coefficients: Array, x: Array, c: int) -> Array | float:
+    """What the values x [..., C] of the channels before channel c add to its mean, [...]."""
+    first = c * (c - 1) // 2
+    return sum((coefficients[..., first + d] * x[..., d] for d in range(c)), start=0.0)
 
 
 def _sum(values: Array) -> Array:
