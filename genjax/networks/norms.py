@@ -9,6 +9,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.networks.base import Condition
+from genjax.networks.convolution import convolution, transposed
 from genjax.networks.embeddings import ClassEmbedding
 
 MIYATO_2018_SPECTRAL = bibtex("""
@@ -102,12 +103,8 @@ class Layer(nn.Module):
         x, weights = x.astype(self.dtype), weights.astype(self.dtype)
         if self.kernel is None:
             out = x @ weights
-        elif (self.kernel, self.stride) == (4, 2):
-            out = downsampled(x, weights)
         else:
-            out = jax.lax.conv_general_dilated(
-                x, weights, (self.stride, self.stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            out = convolution(x, weights, self.stride)
         if not self.bias:
             return out
         width = math.prod(weights.shape[:-1]) ** -0.5 if self.spread else 0.0
@@ -133,62 +130,9 @@ class UpLayer(nn.Module):
         """Maps [B, H, W, F] to [B, 2 H, 2 W, features]."""
         init = nn.initializers.normal(self.stddev)
         weights = self.param("kernel", init, (4, 4, self.features, x.shape[-1]))
-        out = upsampled(x.astype(self.dtype), weights.astype(self.dtype))
+        out = transposed(x.astype(self.dtype), weights.astype(self.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return out + bias.astype(self.dtype).reshape(1, 1, 1, -1)
-
-
-def _strided(x: Array, weights: Array) -> Array:
-    return jax.lax.conv_general_dilated(x, weights, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-# Each of the two is the other's adjoint, so that they are each other's derivatives. The rules that JAX would derive are
-# equal, but hold the weights' gradient of a dilated convolution, for which XLA on a CPU has no fast path: it took forty
-# times as long as that of the strided convolution, which is the same product.
-
-
-@jax.custom_vjp
-def downsampled(x: Array, weights: Array) -> Array:
-    """Returns the convolution of kernel 4 and stride 2; to be differentiated in reverse mode only.
-
-    Args:
-        x: [B, 2 H, 2 W, I].
-        weights: [4, 4, I, O].
-
-    Returns:
-        [B, H, W, O].
-    """
-    return _strided(x, weights)
-
-
-@jax.custom_vjp
-def upsampled(x: Array, weights: Array) -> Array:
-    """Returns the transposed convolution of kernel 4 and stride 2; to be differentiated in reverse mode only.
-
-    Args:
-        x: [B, H, W, O].
-        weights: [4, 4, I, O].
-
-    Returns:
-        [B, 2 H, 2 W, I].
-    """
-    batch, height, width, _ = x.shape
-    image = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, weights.shape[2]), x.dtype)
-    return jax.linear_transpose(lambda image: _strided(image, weights), image)(x)[0]
-
-
-def _weights_gradient(x: Array, weights: Array, gradient: Array) -> Array:
-    return jax.linear_transpose(lambda weights: _strided(x, weights), weights)(gradient)[0]
-
-
-downsampled.defvjp(
-    lambda x, weights: (downsampled(x, weights), (x, weights)),
-    lambda kept, g: (upsampled(g, kept[1]), _weights_gradient(kept[0], kept[1], g)),
-)
-upsampled.defvjp(
-    lambda x, weights: (upsampled(x, weights), (x, weights)),
-    lambda kept, g: (downsampled(g, kept[1]), _weights_gradient(g, kept[1], kept[0])),
-)
 
 
 def spectrally_normalized(module: nn.Module, weights: Array, train: bool) -> Array:

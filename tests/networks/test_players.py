@@ -155,32 +155,6 @@ def test_gradient_through_spectral_normalization(key):
     np.testing.assert_allclose(jit(jax.grad(loss))(jnp.asarray(weights, jnp.float32)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_strided_layers_have_the_first_and_second_derivatives_of_jax_s_own(key):
-    """Square norms of gradients, and their gradients: the rules are our own."""
-    keys = jax.random.split(key, 3)
-    shapes = (1, 2, 3, 2), (1, 4, 6, 3), (4, 4, 3, 2)
-    small, large, weights = (jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True))
-
-    def up(x, w):
-        return jax.lax.conv_transpose(x, jnp.flip(w, (0, 1)).swapaxes(2, 3), (2, 2), "SAME")
-
-    def down(x, w):
-        return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    def penalties(up, down):
-        def square(f, x, w):
-            first = jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), (0, 1))(x, w)
-            return sum(jnp.square(leaf).sum() for leaf in first)
-
-        return lambda small, large, w: square(up, small, w) + square(down, large, w)
-
-    found, expected = (
-        jit(jax.value_and_grad(penalties(*layers), (0, 1, 2)))(small, large, weights)
-        for layers in ((norms.upsampled, norms.downsampled), (up, down))
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), found, expected)
-
-
 @pytest.mark.parametrize("side, times", [(8, 1), (14, 1), (28, 2), (32, 3), (64, 4)])
 def test_doublings(side, times):
     assert doublings((side, side, 1)) == times
