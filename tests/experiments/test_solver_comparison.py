@@ -63,7 +63,7 @@ def bench():
     experiment = types.SimpleNamespace(
         family=family,
         evaluation=types.SimpleNamespace(batch_size=6),
-        data=types.SimpleNamespace(spec=types.SimpleNamespace(num_classes=3)),
+        data=types.SimpleNamespace(spec=types.SimpleNamespace(num_classes=3, levels=256)),
     )
     rng = np.random.default_rng(0)
     real = rng.integers(120, 160, (2, 30, 4, 4, 1), np.uint8)
