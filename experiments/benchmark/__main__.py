@@ -15,13 +15,13 @@ from collections.abc import Callable
 import jax
 from rich.console import Console
 
-from experiments.benchmark import autoencoders, flows, samplers, scaling, training
+from experiments.benchmark import autoencoders, flows, gans, samplers, scaling, training
 from experiments.benchmark.report import Figures
 
 HALVES: dict[str, tuple[Callable[[], Figures], ...]] = {
     "samplers": (scaling.figures, samplers.figures),
     "training": (training.figures,),
-    "models": (flows.figures, autoencoders.figures),
+    "models": (flows.figures, autoencoders.figures, gans.figures),
 }
 
 
