@@ -39,7 +39,8 @@ class HierarchicalVAE:
 
     Attributes:
         image_shape: (H, W, C).
-        network: bottom up from the image, top down through the latents, see `genjax.networks.hierarchical`.
+        hierarchy: the network, bottom up from the image and top down through the latents, see
+            `genjax.networks.hierarchical`.
         likelihood: of an image given the network's output.
         objective: what is minimized.
         temperature: factor of the priors' standard deviations in generation; below 1 images are likelier and less
@@ -49,7 +50,7 @@ class HierarchicalVAE:
     """
 
     image_shape: tuple[int, int, int]
-    network: Any = component("hierarchy")
+    hierarchy: Any = component("hierarchy")
     likelihood: Likelihood = component("likelihood", DiscretizedLogisticMixture())
     objective: Objective = component("objective", ELBO())
     temperature: float = 1.0
@@ -66,7 +67,7 @@ class HierarchicalVAE:
         require(self.temperature >= 0, f"temperature = {self.temperature}: must be at least 0")
         require(self.iwae_samples >= 0, f"iwae_samples = {self.iwae_samples}: must be at least 0")
         require(self.output in OUTPUTS, f"output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
-        self.network.check(self.image_shape)
+        self.hierarchy.check(self.image_shape)
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
@@ -77,8 +78,8 @@ class HierarchicalVAE:
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters of the role "model"."""
-        noise = [jnp.zeros((1, *shape)) for shape in self.network.latent_shapes()]
-        network = self.network.init(key, jnp.zeros((1, *self.image_shape)), noise, self._channels)["params"]
+        noise = [jnp.zeros((1, *shape)) for shape in self.hierarchy.latent_shapes()]
+        network = self.hierarchy.init(key, jnp.zeros((1, *self.image_shape)), noise, self._channels)["params"]
         return {MODEL: {"network": network, "likelihood": self.likelihood.init()}}, {}
 
     def phases(self) -> tuple[Phase, ...]:
@@ -102,14 +103,14 @@ class HierarchicalVAE:
             The likelihood's parameters [B, H, W, K], and what was drawn from what, a
             `genjax.networks.hierarchical.Latent` for every resolution.
         """
-        shapes = self.network.latent_shapes()
+        shapes = self.hierarchy.latent_shapes()
         keys = jax.vmap(lambda key: jax.random.split(key, len(shapes)))(keys)
         noise = [normal_like(keys[:, i], jnp.zeros((len(keys), *shape))) for i, shape in enumerate(shapes)]
         return self._apply(model, x, noise, kept, temperature)
 
     def reconstruct(self, model: Params, x: Array) -> Array:
         """Returns the expected images [B, H, W, C] of latents that are, layer by layer, their posteriors' means."""
-        noise = [jnp.zeros((len(x), *shape)) for shape in self.network.latent_shapes()]
+        noise = [jnp.zeros((len(x), *shape)) for shape in self.hierarchy.latent_shapes()]
         return self._bound(model).mean(self._apply(model, x, noise)[0])
 
     def terms(self, model: Params, x: Array, keys: Array, samples: int) -> Terms:
@@ -169,7 +170,7 @@ class HierarchicalVAE:
         def shown(kept: Array) -> Array:
             return self._bound(model).mean(self.draw(model, keys_draw, x, kept, self.temperature)[0])
 
-        ends = jnp.cumsum(jnp.asarray([shape[0] for shape in self.network.latent_shapes()]))
+        ends = jnp.cumsum(jnp.asarray([shape[0] for shape in self.hierarchy.latent_shapes()]))
         return {
             "reconstructions": jnp.stack([x, self.reconstruct(model, x)]),
             "levels": jnp.concatenate([x[None], jax.lax.map(shown, ends)]),
@@ -183,7 +184,7 @@ class HierarchicalVAE:
         return self.likelihood.bind(model["likelihood"])
 
     def _apply(self, model: Params, x: Array | None, noise: list[Array], *how: Any) -> tuple[Array, Any]:
-        return self.network.apply({"params": model["network"]}, x, noise, self._channels, *how)
+        return self.hierarchy.apply({"params": model["network"]}, x, noise, self._channels, *how)
 
     def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_observe, keys_draw = keys.split(2)
@@ -191,7 +192,7 @@ class HierarchicalVAE:
         terms = self.terms(params, x, keys_draw.each, self.objective.samples)
         log_likelihood, layers = terms.log_likelihood.mean(), terms.kl.mean(0)
         metrics = {"elbo": log_likelihood - layers.sum(), "kl": layers.sum(), "reconstruction": -log_likelihood}
-        places = [f"{h}x{w}" for n, h, w, _ in self.network.latent_shapes() for _ in range(n)]
+        places = [f"{h}x{w}" for n, h, w, _ in self.hierarchy.latent_shapes() for _ in range(n)]
         metrics |= {f"kl/{i:02d}_{place}": layers[i] for i, place in enumerate(places)}
         return self.objective(terms, state.step), Aux(metrics)
 
