@@ -5,9 +5,9 @@ genjax train --config=configs/cifar10/glow.py --workdir=runs/cifar10_glow
 The paper reports 3.35 bits a dimension, a bound by uniform dequantization as ours. Three things of the published code
 are not here: activation normalization inside the conditioners, a learned prior at the last level, and shifts of the
 images by up to a tenth as augmentation. The published run is 8 processes of 64 images, as long as the likelihood
-improves; `steps` here is a choice. The first batch, which initializes the activation normalization, is 512 images, of
-the code 8 times 256. This config has been run in mode "smoke" alone. It needs the data set, prepared once; the error
-that says so has the command.
+improves; `steps` here is a choice. The first batch, which initializes the activation normalization, is 512 images, in
+the code 256. This config has been run in mode "smoke" alone. It needs the data set, prepared once; the error that says
+so has the command.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
-            data=dict(name="tfds", dataset="cifar10", split="train", flip=True, mock=smoke),
+            data=dict(name="tfds", dataset="cifar10", split="train", mock=smoke),
             eval_data=dict(name="tfds", dataset="cifar10", split="test", mock=smoke),
             family=dict(
                 name="normalizing_flow",
@@ -51,6 +51,7 @@ def get_config(mode: str = "full") -> ConfigDict:
             optimizers=dict(
                 model=dict(
                     name="adamax",
+                    b2=0.99,  # one epoch, as the average of the weights
                     learning_rate=dict(
                         name="warmup_constant",
                         init_value=0.0,

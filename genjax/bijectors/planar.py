@@ -20,6 +20,7 @@ REZENDE = bibtex("""
   year = {2015}
 }""")
 
+_LEAST = -0.999  # of w.u
 _HALVINGS = 24  # as many as float32 has digits; Newton's steps then mend the last ones
 _NEWTON = 3
 
@@ -30,8 +31,8 @@ class Planar(Bijector):
     """Planar flow z = x + u tanh(w.x + b), which bends space along one direction (Rezende & Mohamed 2015, eq. 10).
 
     Invertible as w.u > -1, whatever the parameters: along w, u is moved by as much as it takes. Appendix A.1 has
-    -1 + log(1 + e^(w.u)) in the place of w.u; here w.u itself stays above -1/2, and below that it is
-    -1 + exp(1 + 2 w.u) / 2, as smooth and with the same bound. So u = 0 is the identity, and w = 0 divides nothing.
+    -1 + log(1 + e^(w.u)) in the place of w.u; here w.u itself stays above -1/2, and below that falls to -0.999 along an
+    exponential of the same slope. So u = 0 is the identity, w = 0 divides nothing, and rounding does not reach -1.
 
     The inverse solves one monotone equation for w.x.
     """
@@ -59,12 +60,12 @@ class Planar(Bijector):
 
 
 def _constrained(params: Params) -> tuple[Array, Array, Array]:
-    """Returns w [D], the u [D] that keeps the flow invertible, and w.u of that, above -1."""
+    """Returns w [D], the u [D] that keeps the flow invertible, and w.u of that, above `_LEAST`."""
     w, u = params["w"].ravel(), params["u"].ravel()
     free = w @ u
     # Below -1/2 the length of w is no matter of rounding, unless u is beyond all measure.
     low = free < -0.5
-    bounded = -1.0 + 0.5 * jnp.exp(2.0 * jnp.where(low, free, -0.5) + 1.0)
+    bounded = _LEAST + (-0.5 - _LEAST) * jnp.exp((jnp.where(low, free, -0.5) + 0.5) / (-0.5 - _LEAST))
     slope = jnp.where(low, bounded, free)
     square = jnp.where(low, w @ w, 1.0)
     return w, u + (slope - free) / square * w, slope

@@ -81,12 +81,14 @@ def cite(argv: Sequence[str]) -> int:
 def references(config: Mapping[str, Any]) -> Iterator[str]:
     """Yields the BibTeX keys of the components that a resolved config names, in the order of the config."""
     kinds = {key: key for key in registry.KINDS} | {"eval_data": "data", "learning_rate": "schedule"}
+    kinds |= dict.fromkeys(("layer", "layers", "before", "factor"), "bijector")
     for key, value in config.items():
-        if not isinstance(value, Mapping):
-            continue
-        if "name" in value:
-            # What has a name and no kind of its own stands under `optimizers`, keyed by role.
-            entry = registry.entries(kinds.get(key, "optimizer")).get(value["name"])
-            if entry is not None and entry.reference is not None:
-                yield entry.reference
-        yield from references(value)
+        for section in value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(section, Mapping):
+                continue
+            if "name" in section:
+                # What has a name and no kind of its own stands under `optimizers`, keyed by role.
+                entry = registry.entries(kinds.get(key, "optimizer")).get(section["name"])
+                if entry is not None and entry.reference is not None:
+                    yield entry.reference
+            yield from references(section)
