@@ -14,11 +14,11 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 6000)
+    steps = FieldReference(8 if smoke else 10_000)
     hidden = 8 if smoke else 128
     optimizer = dict(
         name="adam",
-        learning_rate=dict(name="cosine_decay", init_value=1e-3, decay_steps=steps.identity(), alpha=0.05),
+        learning_rate=dict(name="cosine_decay", init_value=3e-3, decay_steps=steps.identity(), alpha=0.05),
         b1=0.0,
         b2=0.99,
     )
@@ -33,8 +33,8 @@ def get_config(mode: str = "full") -> ConfigDict:
                 discriminator=dict(name="mlp", hidden=hidden),
                 latent=8,
                 loss=dict(name="relativistic"),
-                r1=0.1,
-                r2=0.1,
+                r1=0.003,
+                r2=0.003,
             ),
             optimizers=dict(generator=dict(optimizer), discriminator=dict(optimizer)),
             ema=dict(decay=dict(generator=0.99)),
