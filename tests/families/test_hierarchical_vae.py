@@ -213,6 +213,20 @@ def test_the_paper_s_model_has_39_million_parameters():
     assert round(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6) == 39
 
 
+@pytest.mark.parametrize("options", [dict(dtype="bfloat16"), dict(remat="nothing_saveable", unroll=2)])
+def test_features_and_distributions_are_float32(options):
+    family = dataclasses.replace(FAMILY, hierarchy=NETWORK.clone(**options))
+    params = jax.eval_shape(lambda key: family.init(key, None)[0]["model"], jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+    def value(model):
+        output, latents = family.draw(model, KEYS, X)
+        return output.sum(), (output, latents)
+
+    _, drawn = jax.eval_shape(jax.grad(value, has_aux=True), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {jnp.dtype("float32")}
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"\(4, 4, 1\), but the data have \(8, 8, 1\)"):
         FAMILY.check(types.SimpleNamespace(image_shape=(8, 8, 1), num_classes=None, levels=256))

@@ -126,12 +126,18 @@ def test_generation_draws_each_place_by_its_frequencies(params, key):
 
 def test_the_paper_s_networks_fit_each_other():
     """Two halvings and two blocks of 256 channels (van den Oord et al. 2017, section 4.1)."""
-    family = VQVAE((32, 32, 3), ResidualEncoder(), ResidualDecoder(), codes=512, latent=16, per_place=10)
+    encoder, decoder = ResidualEncoder(dtype="bfloat16"), ResidualDecoder(dtype="bfloat16")
+    family = VQVAE((32, 32, 3), encoder, decoder, codes=512, latent=16, per_place=10)
     spec = types.SimpleNamespace(image_shape=(32, 32, 3), num_classes=10, levels=256)
     family.check(spec)
     params, extra = jax.eval_shape(lambda key: family.init(key, spec), jax.random.key(0))
     assert extra["frequencies"].shape == (8, 8, 10, 512)
     model = params["model"]
+    x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    chosen = jax.eval_shape(family.encode, {**extra, **params}, x)
+    image = jax.eval_shape(family.decode, {**extra, **params}, chosen)
+    assert (chosen.shape, image.shape, image.dtype) == ((2, 8, 8, 10), x.shape, jnp.dtype("float32"))
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, extra))} == {jnp.dtype("float32")}
     block = 9 * 256**2 + 256 + 256**2 + 256
     sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in model.items()}
     assert sizes["encoder"] == (16 * 3 * 256 + 256) + (16 * 256**2 + 256) + 2 * block + (256 * 160 + 160)
