@@ -1,0 +1,62 @@
+"""Denoising autoencoder on scikit-learn's 8x8 handwritten digits.
+
+genjax train --config=configs/digits/denoising_autoencoder.py --workdir=runs/denoising_autoencoder
+
+A quarter of the pixels are black or white in training, in 64 units (Vincent et al. 2010). Other corruptions: dict(name=
+"masking", share=0.25), dict(name="gaussian", std=0.5). 2000 steps take about 10 s of one CPU core. Measured: mean
+square error of reconstructions of clean test images 0.041; distance of the samples (from a normal distribution fitted
+to the codes) 8.7 [8.3, 9.1], 12.8 times the floor; precision 83%, recall 33%.
+"""
+
+from ml_collections import ConfigDict, FieldReference
+
+
+def get_config(mode: str = "full") -> ConfigDict:
+    """Returns the config; mode "smoke" is a few steps of a tiny network."""
+    if mode not in ("full", "smoke"):
+        raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
+    smoke = mode == "smoke"
+    steps = FieldReference(8 if smoke else 2000)  # the schedule follows --config.training.steps
+    network = dict(name="mlp", hidden=16 if smoke else 256, depth=1 if smoke else 2, activation="silu")
+    return ConfigDict(
+        dict(
+            seed=0,
+            data=dict(name="tfds", dataset="digits", split="train"),
+            eval_data=dict(name="tfds", dataset="digits", split="test"),
+            family=dict(
+                name="autoencoder",
+                image_shape=(8, 8, 1),
+                encoder=network,
+                decoder=network,
+                latent=64,
+                corruption=dict(name="salt_and_pepper", share=0.25),
+            ),
+            optimizers=dict(
+                model=dict(
+                    name="adam",
+                    learning_rate=dict(
+                        name="warmup_cosine_decay",
+                        init_value=0.0,
+                        peak_value=1e-3,
+                        warmup_steps=steps // 20,
+                        decay_steps=steps.identity(),
+                    ),
+                )
+            ),
+            ema=dict(decay=0.99, warmup=True),
+            training=dict(
+                steps=steps,
+                batch_size=16 if smoke else 128,
+                log_every=2 if smoke else 200,
+                save_every=steps // 2,
+                sample_every=steps // 2,
+                sample_n=10 if smoke else 100,
+                eval_every=steps // 2,
+            ),
+            evaluation=dict(
+                n=20 if smoke else 1000,
+                batch_size=20 if smoke else 250,
+                feature_network=dict(name="digits_classifier", steps=20 if smoke else 600),
+            ),
+        )
+    )
