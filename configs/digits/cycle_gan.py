@@ -1,6 +1,18 @@
 """CycleGAN between scikit-learn's 8x8 handwritten digits and drawings of the edges of other ones.
 
-genjax train --config=configs/digits/cycle_gan.py --workdir=runs/cycle_gan
+    genjax train --config=configs/digits/cycle_gan.py --workdir=runs/cycle_gan
+    genjax evaluate --workdir=runs/cycle_gan
+
+Two minutes of one idle CPU core. The cycle error, the mean absolute error there and back in units of [-1, 1], averaged
+over both ways, is 0.046 on the images of training and 0.078 on held-out ones (0.063 of digits, 0.093 of drawings),
+which is 0.039 of a pixel's range. The classifier of plain digits that distances are measured with reads 98.6% of
+held-out digits right that were translated to a drawing and back (98.9% of the digits themselves), and 96.7% of held-out
+drawings translated to digits (37.5% of the drawings themselves). Distance of translated drawings of training: 1.68,
+floor 1.37, ratio 1.23.
+
+The optimizers are not the paper's (2e-4 and b1 = 0.5 for all). After 1,200 steps the held-out cycle error was 0.075
+with these, 0.083 with 1e-3 and b1 = 0.5 for the generators; where the discriminators had 1e-3 and 32 channels too, it
+was 0.115 after 2,400.
 """
 
 from ml_collections import ConfigDict, FieldReference
