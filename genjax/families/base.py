@@ -4,7 +4,8 @@ A family is a frozen dataclass. It never sees an optimizer or a loop; the loop n
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -127,6 +128,34 @@ class DataSpec(Protocol):
     def second(self) -> "DataSpec | None":
         """The description of `image_b`, where a batch has images of two sources that are not paired; else None."""
         ...
+
+
+def check_data(
+    spec: DataSpec,
+    image_shape: tuple[int, ...],
+    condition: Collection[str] = (),
+    classes: Mapping[str, int | None] = types.MappingProxyType({}),
+) -> None:
+    """Raises ValueError unless the data are what a model is made for.
+
+    Args:
+        spec: the data.
+        image_shape: the model's.
+        condition: names of the batch's entries that condition it.
+        classes: how many classes each of its networks knows, by the name of its field.
+    """
+    require(
+        tuple(spec.image_shape) == tuple(image_shape),
+        f"image_shape = {tuple(image_shape)}, but the data have {tuple(spec.image_shape)}",
+    )
+    if "label" not in condition:
+        return
+    require(spec.num_classes is not None, "condition = ('label',), but the data have no labels")
+    for name, declared in classes.items():
+        require(
+            declared == spec.num_classes,
+            f"{name}.num_classes = {declared}, but the data have {spec.num_classes} classes",
+        )
 
 
 class Family(Protocol):

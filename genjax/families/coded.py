@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from genjax.config import component, require
-from genjax.families.base import Batch, DataSpec, Extra, Params
+from genjax.families.base import Batch, DataSpec, Extra, Params, check_data
 from genjax.families.likelihoods import Gaussian, Likelihood
 
 MODEL = "model"  # the one role: {"encoder": ..., "decoder": ..., "likelihood": ...}
@@ -44,19 +44,8 @@ class Coded:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
-        if not self.condition:
-            return
-        require(spec.num_classes is not None, "condition = ('label',), but the data have no labels")
-        for name in ("encoder", "decoder"):
-            declared = getattr(self, name).num_classes
-            require(
-                declared == spec.num_classes,
-                f"{name}.num_classes = {declared}, but the data have {spec.num_classes} classes",
-            )
+        classes = {"encoder": self.encoder.num_classes, "decoder": self.decoder.num_classes}
+        check_data(spec, self.image_shape, self.condition, classes)
 
     @property
     def condition(self) -> tuple[str, ...]:

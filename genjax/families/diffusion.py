@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax import sampling
 from genjax.config import component, require, section
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler, null_condition
 from genjax.families.time_samplers import TimeSampler, UniformTimes
@@ -81,19 +81,7 @@ class Diffusion:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
-        require(
-            "label" not in self.condition or spec.num_classes is not None,
-            "condition = ('label',), but the data have no labels",
-        )
-        declared = getattr(self.network, "num_classes", None)
-        require(
-            "label" not in self.condition or declared == spec.num_classes,
-            f"network.num_classes = {declared}, but the data have {spec.num_classes} classes",
-        )
+        check_data(spec, self.image_shape, self.condition, {"network": getattr(self.network, "num_classes", None)})
         shapes = jax.eval_shape(lambda key: self.init(key, spec)[0][MODEL], jax.random.key(0))
         batch = jax.eval_shape(lambda: self._example(2))
         output = jax.eval_shape(lambda params, inputs: self._apply(params, *inputs), shapes, batch)

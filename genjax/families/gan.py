@@ -17,7 +17,7 @@ from genjax.families.adversarial import (
     gradient_penalty,
     squared_gradient,
 )
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.registry import register
 from genjax.sampling import sample_keys
 
@@ -106,17 +106,8 @@ class GAN:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"generator.image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
-        if self.condition:
-            require(spec.num_classes is not None, "condition = ('label',), but the data have no labels")
-            for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
-                require(
-                    network.num_classes == spec.num_classes,
-                    f"{role}.num_classes = {network.num_classes}, but the data have {spec.num_classes} classes",
-                )
+        classes = {GENERATOR: self.generator.num_classes, DISCRIMINATOR: self.discriminator.num_classes}
+        check_data(spec, self.image_shape, self.condition, classes)
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the parameters of both roles, and their other variables as "generator_state" and so on."""

@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import component, require
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.families.coded import COLUMNS, MODEL, mean_square, repeated
 from genjax.families.likelihoods import Bound, DiscretizedLogisticMixture, Likelihood, bits_per_dim
 from genjax.families.objectives import ELBO, Objective, Terms, iwae_bound
@@ -71,10 +71,7 @@ class HierarchicalVAE:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
+        check_data(spec, self.image_shape)
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the initial parameters of the role "model"."""

@@ -13,7 +13,7 @@ from genjax.bijectors import Bijector, merge_fixed, split_fixed
 from genjax.bijectors.base import output_shape
 from genjax.bijectors.planar import REZENDE
 from genjax.config import component, require
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.registry import register
 from genjax.sampling.keys import normal_like, sample_keys
 
@@ -68,24 +68,14 @@ class NormalizingFlow:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
+        declared = {c.num_classes for c in _parts(self.bijector) if getattr(c, "num_classes", None) is not None}
+        for number in declared or {None}:
+            check_data(spec, self.image_shape, self.condition, {"conditioner": number})
         require(
             self.dequantize == (spec.levels is not None),
             f"dequantize = {self.dequantize}, but the data are "
             + ("real numbers" if spec.levels is None else f"pixels of {spec.levels} levels"),
         )
-        labelled = "label" in self.condition
-        require(not labelled or spec.num_classes is not None, "condition = ('label',), but the data have no labels")
-        declared = {c.num_classes for c in _parts(self.bijector) if getattr(c, "num_classes", None) is not None}
-        require(not labelled or len(declared) > 0, "condition = ('label',), but no conditioner has num_classes")
-        for number in declared if labelled else ():
-            require(
-                number == spec.num_classes,
-                f"num_classes = {number} of a conditioner, but the data have {spec.num_classes} classes",
-            )
         shapes = jax.eval_shape(lambda key: self._init(key), jax.random.key(0))
         example = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
         jax.eval_shape(lambda params, x: self.bijector.forward(params, x, self._example(2)), shapes, example)

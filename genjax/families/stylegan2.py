@@ -13,7 +13,7 @@ from genjax.citation import bibtex
 from genjax.config import component, require, section
 from genjax.families.adversarial import AdversarialLoss, NonSaturating, squared_gradient
 from genjax.families.augmentation import Augmentation
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.registry import register
 from genjax.sampling import sample_keys
 from genjax.sampling.keys import normal_like
@@ -91,7 +91,7 @@ class StyleGAN2:
         require(0 <= self.mixing <= 1, f"mixing = {self.mixing}: must be in [0, 1]")
         require(self.condition in ((), ("label",)), f"condition = {self.condition}: must be () or ('label',)")
         require(
-            hasattr(self.generator, "synthesize"), "generator: needs a mapping and a synthesis, such as stylegan2 has"
+            hasattr(self.generator, "num_styles"), "generator: needs a mapping and a synthesis, such as stylegan2 has"
         )
         for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
             require(
@@ -109,17 +109,8 @@ class StyleGAN2:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"generator.image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
-        if self.condition:
-            require(spec.num_classes is not None, "condition = ('label',), but the data have no labels")
-            for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
-                require(
-                    network.num_classes == spec.num_classes,
-                    f"{role}.num_classes = {network.num_classes}, but the data have {spec.num_classes} classes",
-                )
+        classes = {GENERATOR: self.generator.num_classes, DISCRIMINATOR: self.discriminator.num_classes}
+        check_data(spec, self.image_shape, self.condition, classes)
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the parameters of "generator" and "discriminator", and what `extra` keeps."""

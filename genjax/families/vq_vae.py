@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax.config import component, require
 from genjax.families import codebook
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.families.coded import COLUMNS, MODEL, mean_square
 from genjax.registry import register
 from genjax.sampling import sample_keys
@@ -80,10 +80,7 @@ class VQVAE:
 
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
-        require(
-            tuple(spec.image_shape) == tuple(self.image_shape),
-            f"image_shape = {self.image_shape}, but the data have {tuple(spec.image_shape)}",
-        )
+        check_data(spec, self.image_shape)
         params = jax.eval_shape(lambda key: self.init(key, spec)[0][MODEL], jax.random.key(0))
         x = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         output = jax.eval_shape(lambda model, x: self._decode(model, self._latents(model, x)), params, x)
