@@ -85,7 +85,7 @@ def test_samples_have_the_codes_mean_and_covariance():
 @pytest.mark.parametrize("k", [1, 3, LATENT])
 def test_k_sparse_codes_have_exactly_k_active_units(k):
     family = Autoencoder(**LINEAR, sparsity=KSparse(k))
-    code = np.asarray(family.code(start()[0]["model"], BATCH["image"]))
+    code = np.asarray(jit(family.code)(start()[0]["model"], BATCH["image"]))
     h, _ = linear(start()[0]["model"], np.asarray(BATCH["image"]))
     assert np.all((code != 0).sum(1) == k)
     smallest = np.sort(h, axis=1)[:, -k]
@@ -102,13 +102,13 @@ def test_penalties_are_their_formulas():
     assert float(L1(0.5).penalty(L1(0.5).activate(h))) == pytest.approx(0.5 * 5.5 / 2)
 
     divergence = KL(weight=2.0, target=0.1)
-    code = divergence.activate(h)
+    code = jit(divergence.activate)(h)
     np.testing.assert_allclose(code, 1.0 / (1.0 + np.exp(-np.asarray(h))), rtol=1e-6)
     mean = np.asarray(code, np.float64).mean(0)
     expected = 2.0 * (0.1 * np.log(0.1 / mean) + 0.9 * np.log(0.9 / (1.0 - mean))).sum()
-    assert float(divergence.penalty(code)) == pytest.approx(expected, rel=1e-5)
-    assert float(divergence.penalty(jnp.full((3, 2), 0.1))) == pytest.approx(0.0, abs=1e-6)
-    assert np.isfinite(jax.grad(lambda h: divergence.penalty(divergence.activate(h)))(jnp.full((2, 2), -200.0))).all()
+    assert float(jit(divergence.penalty)(code)) == pytest.approx(expected, rel=1e-5)
+    assert float(jit(divergence.penalty)(np.full((2, 2), 0.1, np.float32))) == pytest.approx(0.0, abs=1e-6)
+    assert np.isfinite(jit(jax.grad(lambda h: divergence.penalty(divergence.activate(h))))(-200.0 + 0.0 * h)).all()
 
     # The loss has it, beside the reconstruction.
     params, extra = start()
@@ -123,11 +123,11 @@ def test_corruptions():
     n = 3000
     x = jnp.tile(jnp.linspace(-0.9, 0.9, 6).reshape(1, 1, 2, 3), (n, 1, 1, 1))
     keys = sample_keys(jax.random.key(0), n)
-    noise = np.asarray(GaussianNoise(0.5)(keys, x) - x)
+    noise = np.asarray(jit(GaussianNoise(0.5))(keys, x) - x)
     np.testing.assert_allclose(noise.std(0), 0.5, atol=0.05)
     np.testing.assert_allclose(noise.mean(0), 0.0, atol=0.05)
     for corruption, values in [(Masking(0.3), {-1.0: 0.3}), (SaltAndPepper(0.3), {-1.0: 0.15, 1.0: 0.15})]:
-        seen = np.asarray(corruption(keys, x))
+        seen = np.asarray(jit(corruption)(keys, x))
         for value, share in values.items():
             hit = seen == value
             np.testing.assert_allclose(hit.mean(0), share, atol=5 * math.sqrt(share / n))
@@ -143,7 +143,7 @@ def test_a_denoising_autoencoder_is_fed_corrupted_images_and_judged_by_clean_one
     _, y = linear(params["model"], np.full((1, *SHAPE), -1.0))
     expected = ((y - np.asarray(BATCH["image"]).reshape(12, -1)) ** 2).mean()
     assert float(aux.metrics["mse"]) == pytest.approx(expected, rel=1e-5)
-    sheets = family.pictures({**extra, **params}, BATCH, jax.random.key(0))
+    sheets = jit(family.pictures)({**extra, **params}, BATCH, jax.random.key(0))
     assert sheets["reconstructions"].shape == (3, 10, *SHAPE) and sheets["interpolations"].shape == (5, 10, *SHAPE)
     np.testing.assert_array_equal(sheets["reconstructions"][0], BATCH["image"][:10])
     np.testing.assert_array_equal(sheets["reconstructions"][1], -1.0)
