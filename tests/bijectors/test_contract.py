@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax import bijectors, config, registry
+from genjax import config, registry
 
 VECTOR, IMAGE = (5,), (4, 4, 2)
 MLP = dict(name="residual_mlp", hidden=8, depth=1, num_classes=3)
@@ -59,25 +59,32 @@ def build(name):
     return config.build("bijector", TABLE[name][0])
 
 
-def shake(params, amount=0.1):
-    """Trained parameters away from where they start; what is fixed stays."""
-    trained, fixed = bijectors.split_fixed(params)
-    leaves, tree = jax.tree.flatten(trained)
+def parameters(bijector, shape, amount):
+    """Random parameters; NumPy's, because what initializes them would have to be compiled."""
     rng = np.random.default_rng(0)
-    shaken = [leaf + jnp.asarray(rng.normal(0, amount, leaf.shape), leaf.dtype) for leaf in leaves]
-    return bijectors.merge_fixed(tree.unflatten(shaken), fixed)
+
+    def draw(path, leaf):
+        match path[-1].key:
+            case "permutation":
+                return np.broadcast_to(np.eye(leaf.shape[-1], dtype=np.float32)[::-1], leaf.shape)
+            case "sign":
+                return np.broadcast_to(np.float32([1, -1] * leaf.shape[-1])[: leaf.shape[-1]], leaf.shape)
+        return rng.normal(0.0, amount, leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(lambda key: bijector.init(key, shape, ONE), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 @functools.cache
 def measured(name):
     """Of one compiled function: data, noise, data again, the log-determinants, and noise and Jacobian one by one."""
     bijector, shape = build(name), TABLE[name][1]
-    x = jnp.tanh(jax.random.normal(jax.random.key(1), (B, *shape)))
-    x = x.at[1:3].set(x[0][None])
+    params = parameters(bijector, shape, 0.3)
+    x = np.tanh(np.random.default_rng(1).normal(size=(B, *shape))).astype(np.float32)
+    x[1:3] = x[0]
 
     @jit
-    def run(x):
-        params = shake(bijector.init(jax.random.key(0), shape, ONE))
+    def run(params, x):
         z, log_det = bijector.forward(params, x, CONDITION)
         back, log_det_back = bijector.inverse(params, z, CONDITION)
 
@@ -88,7 +95,7 @@ def measured(name):
         jacobian, alone = jax.vmap(jax.jacfwd(one, has_aux=True))(x, CONDITION)
         return x, z, back, log_det, log_det_back, jacobian.reshape(B, z[0].size, x[0].size), alone.reshape(z.shape)
 
-    return [np.asarray(array) for array in run(x)]
+    return [np.asarray(array) for array in run(params, x)]
 
 
 def test_every_registered_bijector_is_in_the_table():
@@ -109,7 +116,7 @@ def test_the_log_determinant_is_that_of_the_dense_jacobian(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_the_inverse_is_the_inverse(name):
     x, _, back, *_ = measured(name)
-    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(back, x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -132,21 +139,21 @@ def test_thirty_two_layers_are_inverted_to_1e_4(name):
     pair = (spec, {**spec, "swap": not spec.get("swap", False)} if "mask" in spec else spec)
     deep = dict(name="repeat", times=DEPTH // 2, layer=dict(name="chain", layers=pair))
     bijector = config.build("bijector", deep)
-    x = 1.5 * jax.random.normal(jax.random.key(2), (64, *shape))
-    cond = {"label": jnp.arange(64, dtype=jnp.int32) % 4 - 1}
+    # Couplings scale by some tenths each. Many that scale by more are no map that float32 can invert.
+    params = parameters(bijector, shape, {"planar": 0.3, "radial": 0.3, "invertible_1x1": 0.05}.get(name, 0.1))
+    x = 1.5 * np.random.default_rng(2).normal(size=(64, *shape)).astype(np.float32)
+    cond = {"label": np.arange(64, dtype=np.int32) % 4 - 1}
 
     @jit
-    def run(x):
-        # Couplings scale by some tenths each. Many that scale by more are no map that float32 can invert.
-        params = shake(bijector.init(jax.random.key(0), shape, ONE), 0.2 if name in ("planar", "radial") else 0.02)
+    def run(params, x):
         z, log_det = bijector.forward(params, x, cond)
         back, log_det_back = bijector.inverse(params, z, cond)
         return z, back, log_det + log_det_back
 
-    z, back, rest = run(x)
-    assert float(jnp.abs(z - x).max()) > 0.2
-    assert float(jnp.abs(back - x).max()) <= 1e-4
-    assert float(jnp.abs(rest).max()) <= 1e-3
+    z, back, rest = map(np.asarray, run(params, x))
+    assert np.abs(z - x).max() > 0.2
+    assert np.abs(back - x).max() <= 1e-4
+    assert np.abs(rest).max() <= 1e-3
 
 
 def test_compiling_does_not_grow_with_the_depth():
