@@ -4,8 +4,9 @@
 
 The settings are those of "paper256" in the code of Karras et al. 2020a: half as many channels as configuration F,
 gamma = 1, batches of 64, groups of 8 for the minibatch standard deviation, Adam at 0.0025, an average with a half-life
-of 20,000 images, 25 million images. There is no augmentation. We know of no published figure for this set at this size.
-Run so far in mode "smoke" alone, at 16x16. It needs the data set, prepared once; the error that says so has the command.
+of 20,000 images, 25 million images. There is no augmentation, and no published figure that we know of for this set at
+this size. Run so far in mode "smoke" alone, at 16x16. It needs the data set, prepared once; the error that says so has
+the command.
 """
 
 from ml_collections import ConfigDict
