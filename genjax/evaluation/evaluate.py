@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from genjax.config import require
-from genjax.evaluation import distances
+from genjax.evaluation import distances, tables
 from genjax.evaluation.features import FeatureNetwork
 from genjax.evaluation.manifest import Manifest, Provenance
 from genjax.evaluation.neighbours import Neighbours, neighbours
@@ -221,8 +221,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> Table:
             about["solver"]["name"] if about["solver"] else "-",
             str(about["steps"] or "-"),
             str(about["n"]),
-            bracket(result["frechet"], ".3f"),
-            spread(result["floor"]),
+            bracket(result["frechet"]),
+            spread(result),
             "-" if result["ratio"] is None else f"{result['ratio']:.2f}",
         )
     return view
@@ -265,28 +265,28 @@ def short(figure: Mapping[str, Any]) -> str:
 
 
 def plain(figure: Mapping[str, Any], value: float | None) -> str:
-    """Returns a value as text in the way of a figure: a share is in per cent."""
-    return "-" if value is None else f"{value:.1%}" if _is_share(figure) else f"{value:.4g}"
-
-
-def bracket(figure: Mapping[str, Any], digits: str = ".4g") -> str:
-    """Returns a figure as text, with the ends of its interval where it has one."""
-    if figure["value"] is None:
+    """Returns a value as text in the way of a figure: a share is in per cent; "-" where there is none."""
+    if value is None or not np.isfinite(value):
         return "-"
-    low, high = figure.get("low"), figure.get("high")
+    return f"{value:.1%}" if _is_share(figure) else f"{value:{tables.supported(figure)}}"
+
+
+def bracket(figure: Mapping[str, Any]) -> str:
+    """Returns a figure as text, with the ends of its interval where it has one."""
     if _is_share(figure):
         return interval(figure)
-    known = low is not None and high is not None and np.isfinite([low, high]).all()
-    return f"{figure['value']:{digits}}" + (f" [{low:{digits}}, {high:{digits}}]" if known else "")
+    value, low, high = (plain(figure, figure.get(name)) for name in ("value", "low", "high"))
+    return value if "-" in (low, high) else f"{value} [{low}, {high}]"
 
 
 def _is_share(figure: Mapping[str, Any]) -> bool:
     return figure.get("share", figure["label"].startswith("Agreement"))
 
 
-def spread(floor: Mapping[str, Any]) -> str:
-    """Returns a floor as text: mean and standard deviation."""
-    return f"{floor['mean']:.3f} ± {floor['std']:.3f}"
+def spread(result: Mapping[str, Any]) -> str:
+    """Returns the floor of a result as text: mean and standard deviation, in the digits of the distance."""
+    mean, std = (plain(result["frechet"], result["floor"][name]) for name in ("mean", "std"))
+    return f"{mean} ± {std}"
 
 
 def interval(share: Mapping[str, Any]) -> str:

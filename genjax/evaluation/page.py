@@ -82,8 +82,10 @@ pre {
   main { padding: 1.5rem 0.75rem 3rem; }
   section { padding: 1rem; }
   .scores tr {
-    display: grid; grid-template-columns: 6rem 1fr 3rem; border-bottom: 1px solid var(--rule); padding: 0.4rem 0;
+    display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 3fr) 2.5rem; gap: 0 0.75rem;
+    border-bottom: 1px solid var(--rule); padding: 0.4rem 0;
   }
+  .scores td { white-space: normal; }
   .scores th, .scores td { border: 0; padding: 0; text-align: left; }
   .scores th[scope="row"] { grid-column: 1 / -1; }
   .scores td:empty, .scores th:empty { display: none; }

@@ -141,7 +141,7 @@ def _figure_table(result: Mapping[str, Any]) -> str:
     rows = ""
     if distance:
         ratio = "-" if result["ratio"] is None else f"{result['ratio']:.2f}"
-        rows = _row(distance["label"], evaluate.bracket(distance, ".3f"), evaluate.spread(result["floor"]), ratio)
+        rows = _row(distance["label"], evaluate.bracket(distance), evaluate.spread(result), ratio)
     for figure in (*result.get("figures", {}).values(), agreement):
         if figure:
             rows += _row(figure["label"], evaluate.bracket(figure), evaluate.plain(figure, figure["real"]), "")
@@ -150,14 +150,15 @@ def _figure_table(result: Mapping[str, Any]) -> str:
         floor = result["floor"]
         note += (
             f" Real data beside the Frechet distance is its floor: the distance of {floor['n']} training images to the "
-            f"same images (mean ± standard deviation of {floor['repeats']} draws). So it is beside the others, but for "
-            "the classifier's, which are of the test split. Brackets are 95% intervals; that of the Frechet distance "
-            "is of other samples of the same model, and leaves its bias as it is."
+            f"same images (mean ± standard deviation of {floor['repeats']} draws). Beside the classifier's figures it is "
+            "the test split, beside all others training images in the place of the samples. The interval of the "
+            "Frechet distance is of other samples of the same model, and leaves its bias as it is."
         )
-    if agreement:
-        note += " The bracket of a share is Wilson's interval."
-        if agreement["real"] is not None:
-            note += f" The classifier gives {agreement['real']:.1%} of the real images their own class."
+    else:
+        note += " Real data are other points of the same density."
+    note += " Brackets are 95% intervals, of shares Wilson's."
+    if agreement and agreement["real"] is not None:
+        note += f" The classifier gives {agreement['real']:.1%} of the real images their own class."
     if manifest["solver"]:
         note += f" Solver: {_value(manifest['solver'])}, {manifest['steps']} steps."
     about = "".join(_row(key, _value(value)) for key, value in manifest.items())

@@ -5,6 +5,7 @@ aligned to the left, the others to the right.
 """
 
 import csv
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +59,17 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def supported(figure: Mapping[str, Any]) -> str:
+    """Returns the format of a figure's values that shows no more digits than its interval supports.
+
+    Args:
+        figure: with `low` and `high`, of whose half the format shows two digits; four digits where they are not known.
+    """
+    low, high = figure.get("low"), figure.get("high")
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    return f"z.{max(0, 1 - math.floor(math.log10(half)))}f" if 0 < half < math.inf else ".4g"
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import math
 
 import numpy as np
 import pytest
@@ -109,9 +110,9 @@ def test_table_in_80_columns(result):
     text = console.export_text()
     rows = [line.split() for line in text.splitlines() if line.startswith("ddim")]
     assert len(rows) == 2  # neither is broken over two lines
-    low, value, high = (f"{result['frechet'][name]:.3f}" for name in ("low", "value", "high"))
+    low, value, high = (evaluate.plain(result["frechet"], result["frechet"][name]) for name in ("low", "value", "high"))
     assert rows[0][:6] == ["ddim", "20", "40", value, f"[{low},", f"{high}]"]
-    assert rows[0][6:9] == evaluate.spread(result["floor"]).split()
+    assert rows[0][6:9] == evaluate.spread(result).split()
     assert rows[1][9] == "-"
     assert text.startswith("Frechet distance (column means features)")
 
@@ -142,7 +143,7 @@ def test_few_images_have_no_neighbours(images):
 
 def test_details_in_80_columns(result):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    kernel = result["figures"]["kernel_distance"] | {"value": -1.234567e-4, "low": -2.5e-4, "high": 1.5, "real": 0.0}
+    kernel = result["figures"]["kernel_distance"] | {"value": -1.234567e-4, "low": -2.5e-4, "high": 1.5e-4, "real": -1e-9}
     console.print(
         evaluate.details(result | {"figures": result["figures"] | {"kernel_distance": kernel}}, {"test elbo_bpd": 1.25})
     )
@@ -150,11 +151,29 @@ def test_details_in_80_columns(result):
     agreement = next(line for line in lines if line.startswith("Agreement with the requested class "))
     assert agreement.split()[5:] == ["75.0%", "[59.8,", "85.8]", "100.0%"]  # Wilson's interval of 30 of 40
     distance = next(line for line in lines if line.startswith("Kernel distance "))
-    assert distance.split()[2:] == ["-0.0001235", "[-0.00025,", "1.5]", "0"]
+    assert distance.split()[2:] == ["-0.00012", "[-0.00025,", "0.00015]", "0.00000"]
     precision = next(line for line in lines if line.startswith("Precision (k = 3) "))
     assert precision.split()[4] == f"{result['figures']['precision']['value']:.1%}"
     assert any(line.split() == ["test", "elbo_bpd", "1.25"] for line in lines)
     assert not any("column means" in line for line in lines)  # the table above names the network
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (0.0507359, 0.0054424, 0.0960293, "0.051 [0.005, 0.096]"),  # the half is 0.045, two digits of which are seen
+        (3.2901717, 2.9904855, 3.589858, "3.29 [2.99, 3.59]"),
+        (-1539.6, -1839.2, -1240.1, "-1540 [-1839, -1240]"),
+        (9.996, 9.9, 10.0999, "9.996 [9.900, 10.100]"),
+        (0.0441234, math.nan, math.nan, "0.04412"),
+        (25.0, None, None, "25"),
+        (4.0, 4.0, 4.0, "4 [4, 4]"),
+        (math.nan, None, None, "-"),
+        (None, None, None, "-"),
+    ],
+)
+def test_a_figure_has_the_digits_that_its_interval_supports(value, low, high, text):
+    assert evaluate.bracket({"label": "x", "value": value, "low": low, "high": high}) == text
 
 
 def test_table_refuses_other_features(result):
