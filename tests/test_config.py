@@ -105,6 +105,8 @@ def test_describe_is_the_inverse_of_build(kind):
             continue
         if kind == "generator":
             options[name] = made
+        if (kind, name) == ("family", "stylegan2"):  # its networks have this name too
+            options[name] = {"generator": {"name": "stylegan2", **made}, "discriminator": {"name": "stylegan2"}}
         if kind == "schedule":
             known = inspect.signature(entry.build).parameters.values()
             options[name] = {p.name: rates[p.name] for p in known if p.default is p.empty}
