@@ -14,7 +14,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 10_000)
+    steps = FieldReference(8 if smoke else 16_000)
     hidden = 8 if smoke else 128
     optimizer = dict(
         name="adam",
@@ -33,11 +33,11 @@ def get_config(mode: str = "full") -> ConfigDict:
                 discriminator=dict(name="mlp", hidden=hidden),
                 latent=8,
                 loss=dict(name="relativistic"),
-                r1=0.003,
-                r2=0.003,
+                r1=0.002,
+                r2=0.002,
             ),
             optimizers=dict(generator=dict(optimizer), discriminator=dict(optimizer)),
-            ema=dict(decay=dict(generator=0.99)),
+            ema=dict(decay=dict(generator=0.998)),
             training=dict(
                 steps=steps,
                 batch_size=16 if smoke else 256,

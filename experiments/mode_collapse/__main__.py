@@ -5,9 +5,9 @@
     python -m experiments.mode_collapse --workdir=runs/mode_collapse --smoke
 
 The mixtures are 25 Gaussians on a grid and 8 on a ring, the networks MLPs; configs/grid/gan.py has the rest, of which
-`methods.py` changes the loss, the penalty, the normalization and the number of critic updates, and nothing else. Of
-5000 samples, a mode is found when 20% of its fair share lie within 3 sigma of it; the papers' one sample is the column
-`touched`. Each run is a run folder of `genjax train`; what is trained is not trained again.
+`methods.py` changes the loss, the penalty, the normalization and the number of critic updates, and for Wasserstein's
+losses the optimizer. Of 5000 samples, a mode is found when 20% of its fair share lie within 3 sigma of it; the papers'
+one sample is the column `touched`. Each run is a run folder of `genjax train`; what is trained is not trained again.
 
 Writes to --workdir: `table.csv` with every figure, `table.md` and `table.tex` (booktabs), and `samples.png`.
 """

@@ -5,11 +5,21 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "grid" / "gan.py"
 DENSITIES = ("grid", "ring")
 
 _NONE = {"family.r1": 0.0, "family.r2": 0.0}
-_WASSERSTEIN = _NONE | {"family.loss": {"name": "wasserstein"}, "family.critic_steps": 5}
+_CRITIC = _NONE | {"family.loss": {"name": "wasserstein"}, "family.critic_steps": 5}
+
+
+def _both(**options: Any) -> dict[str, Any]:
+    """Options of both players' optimizers."""
+    return {
+        f"optimizers.{role}.{key}": value for role in ("generator", "discriminator") for key, value in options.items()
+    }
+
 
 # Options by their place in the config; the config itself is R3GAN's loss.
 METHODS: dict[str, Mapping[str, Any]] = {
@@ -17,8 +27,15 @@ METHODS: dict[str, Mapping[str, Any]] = {
     "non_saturating": _NONE | {"family.loss": {"name": "non_saturating"}},
     "least_squares": _NONE | {"family.loss": {"name": "least_squares"}},
     "hinge_spectral": _NONE | {"family.loss": {"name": "hinge"}, "family.discriminator.norm": "spectral"},
-    "wgan": _WASSERSTEIN | {"optimizers.discriminator.clip_weights": 0.1},
-    "wgan_gp": _WASSERSTEIN | {"family.gradient_penalty": 1.0},
+    # With the optimizers of their papers: momentum makes a clipped critic unstable (Arjovsky et al. 2017, section 4.3).
+    "wgan": _CRITIC
+    | {
+        "optimizers.generator": {"name": "rmsprop", "learning_rate": 5e-4},
+        "optimizers.discriminator": {"name": "rmsprop", "learning_rate": 5e-4, "clip_weights": 0.1},
+    },
+    "wgan_gp": _CRITIC
+    | {"family.gradient_penalty": 1.0}
+    | _both(**{"learning_rate.init_value": 1e-3, "b1": 0.5, "b2": 0.9}),
     "non_saturating_r1": {"family.loss": {"name": "non_saturating"}, "family.r2": 0.0},
     "relativistic": _NONE,
     "r3gan": {},
@@ -47,6 +64,6 @@ def config(method: str, density: str, mode: str = "full", steps: int | None = No
         section = made
         for name in path:
             section = section[name]
-        with made.unlocked(), section.unlocked():
-            section[key] = value
+        with section.unlocked():
+            section[key] = ConfigDict(value) if isinstance(value, Mapping) else value
     return made
