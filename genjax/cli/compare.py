@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     entries = []
-    for run in dict.fromkeys(arguments.runs):
+    for run in {pathlib.Path(run).resolve(): run for run in arguments.runs}.values():
         entry = compare.read(run)
         if entry is None:
             print(f"{run}: no run here", file=sys.stderr)
@@ -36,18 +36,18 @@ def main(argv: Sequence[str]) -> int:
             if entry.problem:
                 command = f"genjax evaluate --workdir={shlex.quote(str(run))}"
                 print(f"{run}: {entry.problem}; run {command}", file=sys.stderr)
-    known = [entry for entry in entries if entry.results]
+    known = compare.distinct([entry for entry in entries if entry.results])
     if not known:
         raise ConfigError("there is no evaluated run to compare")
-    console = Console()
+    console = Console(markup=False, highlight=False)  # a run's name is what it is
     views = compare.views(known)
     for heading, view in views:
-        console.print(heading, highlight=False, markup=False, soft_wrap=True)
+        console.print(heading, soft_wrap=True)
         console.print(view)
         console.print()
     if len(views) > 1:
         print("Distances compare within a table only: data, numbers of images or feature networks differ between them.")
-    console.print(compare.LEGEND, highlight=False)
+    console.print(compare.LEGEND)
     if arguments.out is not None:
         write(arguments.out, known)
         print(f"wrote {arguments.out}")

@@ -7,6 +7,8 @@ import json
 import math
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ class Entry:
         family: its registered name.
         dataset: what it was trained on; "?" before its evaluation.
         results: what `genjax evaluate` wrote; {} where there is nothing whole.
+        name: of the folder, or as much of its path as tells it from others, see `distinct`.
         problem: why there are no results; None where there are.
     """
 
@@ -38,12 +41,8 @@ class Entry:
     family: str
     dataset: str
     results: Mapping[str, Any]
+    name: str
     problem: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the folder."""
-        return self.folder.resolve().name
 
     @property
     def measured_on(self) -> tuple[Any, ...]:
@@ -80,16 +79,28 @@ def read(folder: str | os.PathLike[str]) -> Entry | None:
         family = str(config["family"]["name"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    path = folder / "evaluation.json"
+    path, name = folder / "evaluation.json", folder.resolve().name
     if not path.exists():
-        return Entry(folder, family, "?", {}, "no evaluation yet")
+        return Entry(folder, family, "?", {}, name, "no evaluation yet")
     try:
         results = json.loads(path.read_bytes())
-        if not isinstance(results, dict) or "family" not in results:
-            raise ValueError("holds no figures")
-    except (OSError, ValueError):
-        return Entry(folder, family, "?", {}, "evaluation.json is damaged")
-    return Entry(folder, family, str(results.get("manifest", {}).get("dataset", "?")), results)
+        entry = Entry(folder, family, str(results.get("manifest", {}).get("dataset", "?")), results, name)
+        record(entry), _cells(entry), results["family"]  # all that is needed must be there
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(folder, family, "?", {}, name, "evaluation.json is damaged or of another version")
+    return entry
+
+
+def distinct(entries: Sequence[Entry]) -> list[Entry]:
+    """Returns the runs with names that differ: the folder's, or where others have that too, the end of its path."""
+    paths = [entry.folder.resolve().parts for entry in entries]
+
+    def name(parts: tuple[str, ...]) -> str:
+        ends = (parts[-length:] for length in range(1, len(parts)))
+        found = next((end for end in ends if sum(other[-len(end) :] == end for other in paths) == 1), parts)
+        return str(pathlib.PurePath(*found))
+
+    return [dataclasses.replace(entry, name=name(parts)) for entry, parts in zip(entries, paths, strict=True)]
 
 
 def grouped(entries: Sequence[Entry]) -> list[tuple[tuple[Any, ...], list[Entry]]]:
@@ -125,7 +136,7 @@ def columns(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
 
 def _cells(entry: Entry) -> dict[str, str]:
     distance, ratio = entry.figure("frechet"), entry.results.get("ratio")
-    modes, within = entry.figure("modes"), entry.figure("within")
+    kernel, modes, within = (entry.figure(name) for name in ("kernel_distance", "modes", "within"))
 
     def text(value: float | None, form: Callable[[float], str]) -> str:
         return "-" if value is None else form(value)
@@ -136,13 +147,20 @@ def _cells(entry: Entry) -> dict[str, str]:
     def share(value: float) -> str:
         return f"{value:.2f}"
 
-    half = "" if distance.get("high") is None else f" ±{distance['high'] - distance['value']:.2g}"
+    def with_half(value: float) -> str:
+        high = distance.get("high")
+        if high is None:
+            return _short(value)
+        half = high - value  # the lower one may be cut at zero
+        form = tables.supported({"low": -half, "high": half})
+        return f"{value:{form}} ±{half:{form}}"
+
     return {
         "run": entry.name,
-        "distance": text(distance.get("value"), lambda value: _short(value) + half),
+        "distance": text(distance.get("value"), with_half),
         "ratio": text(ratio, lambda value: f"{value:.1f}"),
-        "kernel": value_of("kernel_distance", lambda value: f"{value:.3f}"),
-        "modes": text(modes.get("value"), lambda value: f"{value:.0f}/{modes['label'].split()[-1]}"),
+        "kernel": value_of("kernel_distance", lambda value: f"{value:{tables.supported(kernel)}}"),
+        "modes": text(modes.get("value"), lambda value: f"{value:.0f}/{modes['total']}"),
         "in 3σ": text(within.get("value"), lambda value: f"{value:.1%}"),
         "log p": value_of("log_density", _short),
         "prec.": value_of("precision", share),
@@ -238,7 +256,7 @@ def sheet(entries: Sequence[Entry], columns: int = 20) -> Image.Image | None:
             images = np.concatenate([np.resize(samples, (columns, *shape)) for _, samples in runs])
             parts.append(figures.grid(images, columns, row_labels=names))
         else:
-            pictures = np.stack([figures.scattered(samples.reshape(len(samples), -1)) for _, samples in runs])
+            pictures = np.stack([np.asarray(figures.cloud(samples, side=192).convert("RGB")) for _, samples in runs])
             parts.append(figures.grid(pictures, 1, scale=1, row_labels=names))
     if not parts:
         return None
@@ -255,9 +273,9 @@ def sheet(entries: Sequence[Entry], columns: int = 20) -> Image.Image | None:
 
 def _samples(entry: Entry) -> np.ndarray | None:
     try:
-        with np.load(entry.folder / SAMPLES, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO((entry.folder / SAMPLES).read_bytes()), allow_pickle=False) as arrays:
             return arrays["samples"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

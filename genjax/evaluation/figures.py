@@ -99,8 +99,9 @@ def cloud(points: np.ndarray, side: int = 384, extent: float = 1.25) -> Image.Im
     """
     require(points.ndim == 4 and points.shape[1:] == (1, 1, 2), f"points {points.shape}: [N, 1, 1, 2] is needed")
     across, up = points.reshape(-1, 2).T
-    bins = min(side, max(48, 4 * round(len(points) ** 0.5)))  # few points get large dots
-    edges = np.linspace(-extent, extent, bins + 1)
+    bins = min(side, max(48, 4 * round(len(points) ** 0.5)))  # few points get large dots, all of one size
+    dot = max(size for size in range(1, side // bins + 1) if side % size == 0)
+    edges = np.linspace(-extent, extent, side // dot + 1)
     counts = np.histogram2d(-up, across, (edges, edges))[0]
     shade = counts / max(1.0, np.quantile(counts[counts > 0], 0.9) if counts.any() else 1.0)
     pixels = (255 * (1 - 0.85 * np.minimum(shade, 1.0) ** 0.5)).astype(np.uint8)
@@ -274,19 +275,6 @@ def scatter(points: Mapping[str, np.ndarray]) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _svg(buffer.getvalue())
-
-
-def scattered(points: np.ndarray, size: int = 192) -> np.ndarray:
-    """Returns points as one small grey picture of [-1.1, 1.1]^2, uint8 [size, size, 1], darker where more of them are.
-
-    Args:
-        points: [N, 2], of which those outside are left out.
-        size: pixels of a side.
-    """
-    x, y = np.asarray(points, np.float64).T
-    counts, *_ = np.histogram2d(x, y, size // 2, [(-1.1, 1.1), (-1.1, 1.1)])
-    shade = 255 * np.exp(-1.5 * counts.T[::-1])  # rows go down, and the second coordinate up
-    return shade.round().astype(np.uint8).repeat(2, 0).repeat(2, 1)[..., None]
 
 
 def _svg(data: bytes) -> bytes:

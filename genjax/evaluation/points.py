@@ -37,14 +37,15 @@ def score(points: np.ndarray, real: np.ndarray, truth: Density, provenance: Prov
     Returns:
         `figures` as `evaluate.figures` has them, and the `manifest`. The figures are: `log_density`, the mean of the
         true log-density in nats over the points that have one; `support`, the share that has, where not all of them do;
-        `modes` found, `within` (the share of points within 3 sigma of one), `kl` and `tv`, see `modes.Modes`; and
-        `precision`, `recall`, `density` and `coverage` of the points themselves.
+        `modes` found, of a `total`; `within` (the share of points within 3 sigma of a mode), `kl` and `tv`, see
+        `modes.Modes`; and `precision`, `recall`, `density` and `coverage` of the points themselves.
 
     Raises:
         ValueError: no points.
     """
     require(len(points) > 0 and len(real) > 0, f"{len(points)} and {len(real)} points: there must be at least one")
     points, real = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (points, real))
+    points = np.where(np.isfinite(points), points, np.nan)  # of what is infinite a density makes warnings
     n = min(len(points), len(real))
     found = _likelihood(points[:n], real[:n], truth) | _modes(points[:n], real[:n], truth)
     m = min(n // 2, evaluate.MOST_NEIGHBOURS)  # half of the real points stand in the place of the model's
@@ -85,14 +86,16 @@ def _modes(points: np.ndarray, real: np.ndarray, truth: Any) -> dict[str, dict[s
         value, other = float(getattr(ours, name)), float(getattr(theirs, name))
         return {"label": label, "value": value, "n": len(points), "real": other}
 
+    label = "of the modes from uniform"
+
     return {
-        "modes": figure(f"Modes found of {ours.total}", "found"),
+        "modes": figure(f"Modes found of {ours.total}", "found") | {"total": ours.total},
         "within": {
             "label": "Within 3 sigma of a mode",
             **ours.within._asdict(),
             "real": theirs.within.value,
             "share": True,
         },
-        "kl": figure("KL of the modes from uniform, nats", "kl"),
-        "tv": figure("Total variation of the same", "tv"),
+        "kl": figure(f"KL {label}, nats", "kl"),
+        "tv": figure(f"Total variation {label}", "tv"),
     }

@@ -150,8 +150,8 @@ def _figure_table(result: Mapping[str, Any]) -> str:
         floor = result["floor"]
         note += (
             f" Real data beside the Frechet distance is its floor: the distance of {floor['n']} training images to the "
-            f"same images (mean ± standard deviation of {floor['repeats']} draws). Beside the classifier's figures it is "
-            "the test split, beside all others training images in the place of the samples. The interval of the "
+            f"same images (mean ± standard deviation of {floor['repeats']} draws). Beside the classifier's figures it "
+            "is the test split, beside all others training images in the place of the samples. The interval of the "
             "Frechet distance is of other samples of the same model, and leaves its bias as it is."
         )
     else:

@@ -70,11 +70,11 @@ def test_the_best_comes_first_and_bounds_are_marked(runs, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "digits, n = 1000 against 360 of test; features of digits_classifier abababab"
     assert lines[1].split() == "run distance ratio kernel prec. bpd size train 1000 in".split()
-    end = ["0.012", "0.88"], ["1.23M", "2.5", "min", "0.41", "s"]
+    end = ["0.0123", "0.88"], ["1.23M", "2.5", "min", "0.41", "s"]
     assert [line.split() for line in lines[3:6]] == [
-        ["glow", "1", "±0.25", "2.0", *end[0], "≤3.00", *end[1]],
-        ["dcgan", "1.5", "±0.25", "3.0", *end[0], "-", *end[1]],
-        ["vae", "2", "±0.25", "4.0", *end[0], "≤3.25", *end[1]],  # the tighter of the two bounds
+        ["glow", "1.00", "±0.25", "2.0", *end[0], "≤3.00", *end[1]],
+        ["dcgan", "1.50", "±0.25", "3.0", *end[0], "-", *end[1]],
+        ["vae", "2.00", "±0.25", "4.0", *end[0], "≤3.25", *end[1]],  # the tighter of the two bounds
     ]
     assert all(len(line) <= 80 for line in lines)
 
@@ -101,17 +101,41 @@ def test_runs_without_an_evaluation_say_what_to_do(runs, capsys):
     make(runs / "new run")
     make(runs / "damaged").joinpath("evaluation.json").write_text("{")
     make(runs / "strange", evaluation=[1])
+    make(runs / "partial", evaluation={"family": {}, "figures": {"kernel_distance": {"low": 1.0}}})
     (runs / "empty").mkdir()
-    names = ("new run", "damaged", "strange", "empty", "glow")
+    (runs / "file").touch()
+    names = ("new run", "damaged", "strange", "partial", "empty", "file", "glow")
     assert main(["compare", *(str(runs / name) for name in names)]) == 0
     captured = capsys.readouterr()
     assert "glow" in captured.out and "damaged" not in captured.out
     errors = captured.err.splitlines()
     assert errors[0] == f"{runs}/new run: no evaluation yet; run genjax evaluate --workdir='{runs}/new run'"
-    assert "evaluation.json is damaged; run genjax evaluate" in errors[1] and "damaged" in errors[2]
-    assert errors[3] == f"{runs}/empty: no run here"
+    for error in errors[1:4]:
+        assert "evaluation.json is damaged or of another version; run genjax evaluate" in error
+    assert errors[4:] == [f"{runs}/empty: no run here", f"{runs}/file: no run here"]
     assert main(["compare", str(runs / "empty")]) == 2
     assert "no evaluated run" in capsys.readouterr().err
+
+
+def test_runs_of_one_name_are_told_apart_and_one_run_is_one_row(runs, capsys):
+    for folder in ("a", "b", "b/c"):
+        (runs / folder).mkdir()
+    one, again, deeper = (
+        make(runs / f, "vae", results(d)) for f, d in (("a/vae", 2.0), ("b/vae", 3.0), ("b/c/vae", 4.0))
+    )
+    odd = make(runs / "lr[bold]", "vae", results(5.0))  # rich would take it for a style
+    assert main(["compare", *map(str, (one, again, deeper, odd, runs / "glow")), f"{one}/", f"{runs}/b/../a/vae"]) == 0
+    lines = capsys.readouterr().out.splitlines()[3:]
+    names = [line.split()[0] for line in lines[: lines.index("")]]
+    assert names == ["glow", "a/vae", "b/vae", "c/vae", "lr[bold]"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken off", None])
+def test_damaged_samples_leave_the_figures(runs, content):
+    whole = (runs / "vae" / compare.SAMPLES).read_bytes()
+    (runs / "vae" / compare.SAMPLES).write_bytes(whole[:300] + bytes(50) + whole[350:] if content is None else content)
+    assert compare.sheet([compare.read(runs / "vae")]) is None
+    assert main(["compare", str(runs / "vae"), f"--out={runs / 'out'}"]) == 0
 
 
 def test_tables_and_a_sheet_are_written(runs, capsys):
@@ -126,8 +150,8 @@ def test_tables_and_a_sheet_are_written(runs, capsys):
     assert (first["bits_per_dim_at_most"], second["bits_per_dim_at_most"]) == ("3.25", "3.0")
     assert float(first["sampling_seconds_per_1000"]) == 0.41 and first["test elbo_bpd"] == "3.456"
     tex = (out / "table.tex").read_text()
-    assert r"\toprule" in tex and r"\texttt{vae} & 2 $\pm$0.25" in tex and r"$\le$3.25" in tex and "≤" not in tex
-    assert "| `glow` | 1 ±0.25 |" in (out / "table.md").read_text()
+    assert r"\toprule" in tex and r"\texttt{vae} & 2.00 $\pm$0.25" in tex and r"$\le$3.25" in tex and "≤" not in tex
+    assert "| `glow` | 1.00 ±0.25 |" in (out / "table.md").read_text()
 
 
 def test_sheet_has_a_row_a_run(runs):
@@ -146,7 +170,7 @@ def test_sheet_has_a_row_a_run(runs):
 
 def test_a_mixture_has_its_modes_in_the_table(tmp_path):
     figures = {
-        "modes": {"label": "Modes found of 25", "value": 23.0, "n": 1000, "real": 25.0},
+        "modes": {"label": "Modes found of 25", "value": 23.0, "n": 1000, "real": 25.0, "total": 25},
         "within": {"label": "Within 3 sigma", "value": 0.912, "low": 0.9, "high": 0.93, "real": 0.98, "share": True},
     }
     make(tmp_path / "grid", "gan", {"figures": figures, "manifest": MANIFEST | {"dataset": "grid"}, "family": {}})

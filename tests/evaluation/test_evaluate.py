@@ -143,7 +143,8 @@ def test_few_images_have_no_neighbours(images):
 
 def test_details_in_80_columns(result):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
-    kernel = result["figures"]["kernel_distance"] | {"value": -1.234567e-4, "low": -2.5e-4, "high": 1.5e-4, "real": -1e-9}
+    numbers = {"value": -1.234567e-4, "low": -2.5e-4, "high": 1.5e-4, "real": -1e-9}
+    kernel = result["figures"]["kernel_distance"] | numbers
     console.print(
         evaluate.details(result | {"figures": result["figures"] | {"kernel_distance": kernel}}, {"test elbo_bpd": 1.25})
     )

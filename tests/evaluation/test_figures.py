@@ -142,6 +142,9 @@ def test_a_cloud_shows_points_where_they_are():
     assert {(bool(u > 0), bool(r > 0)) for u, r in zip(up, right, strict=True)} == {(True, True), (False, False)}
     np.testing.assert_allclose(up[right > 0], 0.8, atol=0.05)
     np.testing.assert_allclose(right[right > 0], 0.48, atol=0.05)
+    first, second = shade[rows, columns][up > 0], shade[rows, columns][up < 0]
+    assert len(set(first)) == len(set(second)) == 1 and len(first) == len(second)  # dots of one size
+    assert first[0] >= second[0]
     with pytest.raises(ValueError, match=r"\[N, 1, 1, 2\]"):
         figures.cloud(points[:, 0])
 
@@ -152,11 +155,3 @@ def test_points_are_a_picture_in_axes():
     assert {"data", "a<b&c"} <= set(texts(svg)) and b"data:image/png;base64" in svg
     assert {"0", "2"} <= set(texts(svg)) and not any("000" in text for text in texts(svg))  # no axis ends at the stray
     assert len(svg) < 200_000
-
-
-def test_points_in_a_small_picture():
-    picture = figures.scattered(np.array([[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0], [5.0, 0.0]]), size=22)
-    assert picture.shape == (22, 22, 1) and picture.dtype == np.uint8
-    dark = np.argwhere(picture[..., 0] < 255)
-    assert sorted({(y // 2, x // 2) for y, x in dark.tolist()}) == [(0, 10), (10, 0)]  # up is up, right is right
-    assert picture[0, 20] < picture[20, 0]  # two points are darker than one

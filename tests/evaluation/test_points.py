@@ -33,6 +33,7 @@ def test_points_of_the_density_itself():
     result = points.score(samples, real, Square(), PROVENANCE)
     found = result["figures"]
     assert found["modes"]["value"] == found["modes"]["real"] == 4 and found["modes"]["label"] == "Modes found of 4"
+    assert found["modes"]["total"] == 4
     # Minus the entropy of well separated Gaussians: log(1/4) - log(2 pi e sigma^2).
     expected = -math.log(4) - math.log(2 * math.pi * math.e * 0.25)
     assert found["log_density"]["low"] < expected < found["log_density"]["high"]
@@ -64,8 +65,9 @@ def test_a_density_along_curves_has_no_modes():
     assert "modes" not in found and "log_density" in found
 
 
-def test_what_is_not_finite_is_no_sample():
-    samples = np.full((40, 2), np.nan)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_no_sample(value):
+    samples = np.full((40, 2), value)
     found = points.score(samples, Square().sample(40, 1), Square(), PROVENANCE)["figures"]
     assert found["modes"]["value"] == 0 and found["support"]["value"] == 0
     assert "log_density" not in found and "precision" not in found

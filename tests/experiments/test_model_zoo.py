@@ -48,7 +48,7 @@ def test_what_is_done_is_not_done_again(tmp_path, commands, capsys):
     assert zoo(tmp_path, "--only=ddpm,edm") == 0
     assert commands == [("train", "ddpm"), ("evaluate", "ddpm"), ("train", "edm"), ("evaluate", "edm")]
     out = capsys.readouterr().out
-    assert "| `ddpm` | 2.5 ±0.5 | 9 |" in out and "2 of 2 runs compared" in out
+    assert "| `ddpm` | 2.50 ±0.50 | 9 |" in out and "2 of 2 runs compared" in out
     folder = tmp_path / "smoke"
     assert {"table.csv", "table.md", "table.tex", "ddpm", "edm"} <= {path.name for path in folder.iterdir()}
     commands.clear()
