@@ -197,10 +197,14 @@ def open_run(arguments: argparse.Namespace, sections: dict[str, dict[str, Any]])
     """
     workdir = pathlib.Path(arguments.workdir)
     experiment = load_run(workdir)
+    asked = [f"--{name}" for name in ("steps", "guidance") if getattr(arguments, name) is not None]
+    asked += [f"--{section}" for section in sections if f"--{section}" not in asked]
+    if asked and not hasattr(experiment.family, "sampler"):
+        name = experiment.config["family"]["name"]
+        raise ConfigError(f"{', '.join(asked)}: {name} has no sampler")
     experiment = Experiment.from_config(with_sampler(experiment.config, sections, arguments.steps, arguments.guidance))
-    sampler = getattr(experiment.family, "sampler", None)
-    asked = arguments.guidance is not None or "guidance" in sections
-    if asked and not experiment.family.condition and (sampler is None or needs_null(sampler.guidance)):
+    sampler: Any = getattr(experiment.family, "sampler", None)
+    if "--guidance" in asked and not experiment.family.condition and needs_null(sampler.guidance):
         raise ConfigError("--guidance: this model has no condition to be guided by")
     if arguments.ema_width is None:
         folder = workdir / checkpoints.DIRECTORY

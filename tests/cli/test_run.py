@@ -1,5 +1,6 @@
 """Opening a run: batches of samples, flags that are paths."""
 
+import argparse
 import pathlib
 import types
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from genjax.cli import run as run_module
 from genjax.cli.flags import Parser, assign, literal
 from genjax.cli.run import Run, with_sampler
 from genjax.config import ConfigError
@@ -93,6 +95,14 @@ def test_another_solver_starts_from_its_own_defaults():
     kept = with_sampler(config, {"solver": {"eta": 0.5}})["family"]["sampler"]
     assert kept["solver"] == {"name": "ddim", "eta": 0.5} and kept["steps"] == 9
     assert config["family"]["sampler"]["solver"]["eta"] == 1.0
+
+
+def test_a_family_without_a_sampler_has_no_choices_of_one(monkeypatch):
+    plain = types.SimpleNamespace(family=object(), config={"family": {"name": "gan"}})
+    monkeypatch.setattr(run_module, "load_run", lambda workdir: plain)
+    arguments = argparse.Namespace(workdir=".", steps=3, guidance=None)
+    with pytest.raises(ConfigError, match="^--steps, --solver: gan has no sampler$"):
+        run_module.open_run(arguments, {"solver": {"name": "ddim"}})
 
 
 def test_a_component_within_another_keeps_its_other_choices_too():
