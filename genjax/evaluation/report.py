@@ -19,6 +19,15 @@ _CLASS_COLUMNS = 10  # samples in the row of a class
 _PLAIN_COLUMNS = 12  # samples in a row without classes
 _PLAIN_ROWS = 6
 _ANIMATED = 42  # samples in the animation, at most
+_CAPTIONS = {  # of the sheets that families draw
+    "interpolations": "Each row leads from one image to another.",
+    "levels": "Held-out images; below, row by row, more of their latents are kept and fewer drawn anew.",
+    "reconstructions": "Held-out images in the first row, what the model makes of them in the last.",
+    "style_mixing": "Coarse layers have the style of the row, fine ones that of the column.",
+    "translations": "Images of the first domain, translated, and back; then those of the second.",
+    "traversals": "One latent changes along each row, from -3 to 3; the others stay.",
+    "truncation": "The truncation psi goes from 0 to 1 along each row.",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +225,8 @@ def _pictures(run: Report) -> str:
         require(np.ndim(sheet) == 5, f"pictures: {name} is {np.shape(sheet)}; [rows, columns, H, W, C] is needed")
         image = figures.grid(sheet.reshape(-1, *sheet.shape[2:]), sheet.shape[1])
         heading = name.replace("_", " ").capitalize()
-        sections.append(_section(_text(heading), _picture(figures.png(image), heading, sheet)))
+        note = f'<p class="note">{_CAPTIONS[name]}</p>' if name in _CAPTIONS else ""
+        sections.append(_section(_text(heading), _picture(figures.png(image), heading, sheet) + note))
     return "\n".join(sections)
 
 

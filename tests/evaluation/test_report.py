@@ -120,6 +120,7 @@ def test_full_page(full):
         assert cell in page.texts
     assert "Solver: ddim(eta=0.0), 20 steps." in text and "99.4%" in text and "360 of the test split" in text
     assert "of step 500" in text and "curve of distance" in text
+    assert "Held-out images in the first row" in text and "from -3 to 3" not in text
     assert "FID" not in re.sub(r"base64,[^\"]*", "", text)
 
 
