@@ -15,7 +15,7 @@ from genjax.config import nearest, require
 from genjax.data.base import DataSpec, batch_of
 from genjax.registry import register
 
-ON_A_CURVE = 256  # Gaussians along one curve: closer than 0.9 sigma, so that the density has no visible beads
+ON_A_CURVE = 256  # Gaussians along one curve: so close that the density has no visible beads at the width it comes with
 _CHUNK = 1024
 
 

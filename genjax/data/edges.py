@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from genjax.config import component
-from genjax.data.base import DataSpec, Source
+from genjax.data.base import DataError, DataSpec, Source
 from genjax.registry import register
 
 
@@ -22,8 +22,15 @@ class Edges:
 
     @property
     def spec(self) -> DataSpec:
-        """The description of the data."""
-        return self.source.spec
+        """The description of the data.
+
+        Raises:
+            DataError: the source has no uint8 images, or they are missing or damaged.
+        """
+        spec = self.source.spec
+        if spec.levels is None:
+            raise DataError("edges: the source holds points, and only images have edges")
+        return spec
 
     @property
     def flip(self) -> bool:

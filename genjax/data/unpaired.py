@@ -17,8 +17,8 @@ class Unpaired:
     """Two sources in one batch: the first's images as `image` and `label`, the second's as `image_b` and `label_b`.
 
     The size is that of the larger source; the smaller is gone through again. The second source is read in a random
-    order of its own: example i of the one never meets example i of the other, so that two sources of equal length that
-    do belong together give no pair away. What meets what is the same in every epoch.
+    order of its own. Of two sources of equal length, example i of the one never meets example i of the other, so that
+    those that do belong together give no pair away. What meets what is the same in every epoch.
 
     Attributes:
         first: the source that the description is of.

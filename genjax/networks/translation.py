@@ -55,8 +55,9 @@ class Translator(Protocol):
 class ResNetTranslator(nn.Module):
     """Strided convolutions down, residual blocks, strided convolutions up (Johnson et al. 2016; Zhu et al. 2017).
 
-    Every convolution but the last is followed by instance normalization and ReLU; the output is in [-1, 1]. With the
-    default values this is c7s1-64, d128, d256, 9 of R256, u128, u64, c7s1-3 of Zhu et al. 2017, appendix 7.2.
+    Every convolution but the last is followed by instance normalization, and but for the second of each block by ReLU;
+    the output is in [-1, 1]. With the default values this is c7s1-64, d128, d256, 9 of R256, u128, u64, c7s1-3 of Zhu
+    et al. 2017, appendix 7.2.
 
     Attributes:
         channels: of the first convolution; each halving of the image doubles them.

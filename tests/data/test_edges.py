@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genjax.config import build
+from genjax.config import ConfigError, build
 from genjax.data import TFDS
 from genjax.data.edges import gradient
 
@@ -33,3 +33,8 @@ def test_source(digits_dir):
     some = np.array([5, 0])
     np.testing.assert_array_equal(source.gather(some)["label"], under.gather(some)["label"])
     np.testing.assert_array_equal(source.gather(some)["image"], gradient(under.gather(some)["image"]))
+
+
+def test_points_have_no_edges():
+    with pytest.raises(ConfigError, match="holds points"):
+        build("data", {"name": "edges", "source": {"name": "density"}}).spec  # noqa: B018
