@@ -130,7 +130,7 @@ class Checkpoints:
             raise ConfigError(f"{self._store.path(step)} is damaged ({fault or 'seen by the first process'})")
         self._verified.add(step)
         parts = self._store.load(step, _split(template))
-        state = TrainState(**{"ema": {}, "extra": {}, **parts.pop("rest"), **parts})
+        state = TrainState(**{"ema": {}, **parts.pop("rest"), **parts.pop("extra"), **parts})
         return state, self._store.metadata(step)["metadata"]
 
     def wait(self) -> None:
@@ -195,7 +195,7 @@ def restore_params(
         print(f"{'; '.join(faults)}; using that of step {tried}", file=sys.stderr)
     shapes = store.shapes(tried)
     parts = store.load(tried, {part: shapes[part] for part in ("extra", "params", "ema") if part in shapes})
-    return {**parts.get("extra", {}), **parts["params"], **(parts.get("ema", {}) if ema else {})}, tried
+    return {**parts["extra"]["extra"], **parts["params"], **(parts.get("ema", {}) if ema else {})}, tried
 
 
 def training_seconds(directory: str | os.PathLike[str], step: int) -> float:
@@ -212,7 +212,9 @@ def training_seconds(directory: str | os.PathLike[str], step: int) -> float:
 
 
 def _split(state: TrainState) -> dict[str, Any]:
-    """The parts of a checkpoint. Orbax cannot write a part without arrays, so some may be missing."""
-    rest = {"step": state.step, "key": state.key, "opt": state.opt}
-    others = {"ema": state.ema, "extra": state.extra, "posthoc": state.posthoc}
-    return {"params": state.params, "rest": rest} | {name: tree for name, tree in others.items() if tree}
+    """The parts of a checkpoint. Orbax cannot write a part without arrays, so averages may be missing."""
+    rest = {"key": state.key, "opt": state.opt}
+    extra = {"step": state.step, "extra": state.extra}  # together, for the extra of a family may have no arrays
+    averages = {"ema": state.ema, "posthoc": state.posthoc}
+    parts = {"params": state.params, "extra": extra, "rest": rest}
+    return parts | {name: tree for name, tree in averages.items() if tree}
