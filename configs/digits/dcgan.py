@@ -1,6 +1,12 @@
 """DCGAN (Radford et al. 2016) on scikit-learn's 8x8 handwritten digits.
 
 genjax train --config=configs/digits/dcgan.py --workdir=runs/dcgan
+
+An 8x8 image has one halving, so the networks have the plain layers of Miyato et al. 2018 beside the strided ones. With
+--config.family.loss.name=least_squares it is LSGAN (Mao et al. 2017), which came to 2.7 times the floor.
+
+Takes about 30 seconds of one CPU core. Measured of 1000 samples: a distance of 2.4 times the floor, a recall of
+89% and a precision of 64%.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -11,7 +17,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 3000)
+    steps = FieldReference(8 if smoke else 1500)
     adam = dict(name="adam", learning_rate=2e-4, b1=0.5)
     return ConfigDict(
         dict(

