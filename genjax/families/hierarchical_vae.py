@@ -9,6 +9,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import component, require
+from genjax.families import normal
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.families.coded import COLUMNS, MODEL, mean_square, repeated
 from genjax.families.likelihoods import Bound, DiscretizedLogisticMixture, Likelihood, bits_per_dim
@@ -202,10 +203,7 @@ def divergences(latents: Any) -> Array:
     """
 
     def layers(latent: Any) -> Array:
-        q, p = latent.posterior, latent.prior
-        distance = jnp.exp(-2.0 * p.log_std) * (q.mean - p.mean) ** 2
-        ratio = 2.0 * (q.log_std - p.log_std)
-        return 0.5 * (jnp.expm1(ratio) - ratio + distance).sum(axis=(2, 3, 4))
+        return normal.divergence(*latent.posterior, *latent.prior).sum(axis=(2, 3, 4))
 
     return jnp.concatenate([layers(latent) for latent in latents], axis=1)
 
@@ -213,8 +211,8 @@ def divergences(latents: Any) -> Array:
 def log_ratios(latents: Any) -> Array:
     """Returns log p(z) - log q(z | x) [B] nats of what was drawn, over all layers."""
 
-    def log_density(z: Array, normal: Any) -> Array:
-        return -0.5 * ((z - normal.mean) * jnp.exp(-normal.log_std)) ** 2 - normal.log_std
+    def ratio(latent: Any) -> Array:
+        z = latent.value
+        return normal.log_density(z, *latent.prior) - normal.log_density(z, *latent.posterior)
 
-    ratios = [log_density(each.value, each.prior) - log_density(each.value, each.posterior) for each in latents]
-    return jnp.stack([ratio.sum(axis=(1, 2, 3, 4)) for ratio in ratios]).sum(0)
+    return jnp.stack([ratio(latent).sum(axis=(1, 2, 3, 4)) for latent in latents]).sum(0)

@@ -15,6 +15,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
+from genjax.families import normal
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
 
@@ -148,7 +149,7 @@ class Gaussian(_Plain):
 
     def log_prob(self, params: Array, x: Array) -> Array:
         """Returns log p(x | params) [B] in nats."""
-        return _normal_log_prob(x, *self._split(params))
+        return _sum(normal.log_density(x, *self._split(params)))
 
     def mean(self, params: Array) -> Array:
         """Returns the means [B, H, W, C]."""
@@ -175,18 +176,13 @@ class _Normal:
     log_std: Array
 
     def log_prob(self, params: Array, x: Array) -> Array:
-        return _normal_log_prob(x, params, jnp.broadcast_to(self.log_std, x.shape))
+        return _sum(normal.log_density(x, params, self.log_std))
 
     def mean(self, params: Array) -> Array:
         return params
 
     def sample(self, keys: Array, params: Array) -> Array:
         return params + jnp.exp(self.log_std) * normal_like(keys, params)
-
-
-def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
-    z = (x - mean) * jnp.exp(-log_std)
-    return _sum(-0.5 * z**2 - log_std - 0.5 * math.log(2.0 * math.pi))
 
 
 @register("likelihood", "bernoulli")

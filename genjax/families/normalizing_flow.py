@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from genjax.bijectors import Bijector, merge_fixed, split_fixed
-from genjax.bijectors.base import output_shape
+from genjax.bijectors.base import output_shape, sum_example
 from genjax.bijectors.planar import REZENDE
 from genjax.config import component, require
+from genjax.families import normal
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
 from genjax.registry import register
 from genjax.sampling.keys import normal_like, sample_keys
@@ -107,7 +108,7 @@ class NormalizingFlow:
             cond: the conditions by name, or None.
         """
         z, log_det = self.bijector.forward(_whole(params), x, cond)
-        return _log_normal(z) + log_det
+        return sum_example(normal.log_density(z)) + log_det
 
     def to_reals(self, images: Array, keys: Array) -> Array:
         """Returns 8-bit images [B, H, W, C], given in [-1, 1], as real numbers: cut to `bits`, plus uniform noise.
@@ -170,7 +171,7 @@ class NormalizingFlow:
     def _cost(self, params: Params, x: Array, cond: Any) -> Array:
         """Nats an example [B] of real data; bits a dimension, as 8-bit images, of those that were dequantized."""
         z, log_det = self.bijector.forward(params, x, cond)
-        nats = -_log_normal(z) - log_det
+        nats = -sum_example(normal.log_density(z)) - log_det
         if not self.dequantize:
             return nats
         # An 8-bit value has 2 / 256 of the interval, whatever the bits that it was cut to.
@@ -203,12 +204,6 @@ def _parts(built: Any) -> Iterator[Any]:
 def _whole(params: dict[str, Params]) -> Params:
     """The bijector's parameters, from those that are trained and what `extra` holds."""
     return merge_fixed(params[MODEL], params.get(FIXED, {}))
-
-
-def _log_normal(z: Array) -> Array:
-    """Log-density [B] of standard normal noise [B, ...]."""
-    flat = z.reshape(len(z), -1)
-    return -0.5 * (flat**2).sum(1) - 0.5 * math.log(2.0 * math.pi) * flat.shape[1]
 
 
 def _great_circle(first: Array, last: Array, share: Array) -> Array:

@@ -1,7 +1,6 @@
 """Variational autoencoders: one vector of latents, normal or with a flow, and any objective."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ from jax import Array
 
 from genjax import bijectors
 from genjax.config import component, require
+from genjax.families import normal
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
 from genjax.families.coded import COLUMNS, MODEL, Coded, mean_square, repeated
 from genjax.families.likelihoods import KINGMA_2014, bits_per_dim
@@ -111,13 +111,13 @@ class VAE(Coded):
         """Draws codes from the posterior, with one key an example [B]."""
         noise = jax.vmap(lambda key: jax.random.normal(key, (samples, self.latent)))(keys)
         z = posterior.mean[:, None] + jnp.exp(posterior.log_std)[:, None] * noise
-        log_q = _log_standard_normal(noise) - posterior.log_std.sum(-1)[:, None]
+        log_q = normal.log_density(noise).sum(-1) - posterior.log_std.sum(-1)[:, None]
         if self.flow is not None:
             z, log_det = jax.vmap(
                 lambda z: bijectors.forward_each(self.flow, posterior.flow, z), in_axes=1, out_axes=1
             )(z)
             log_q -= log_det
-        return Draw(z, log_q, _log_standard_normal(z))
+        return Draw(z, log_q, normal.log_density(z).sum(-1))
 
     def terms(self, model: Params, x: Array, posterior: Posterior, keys: Array, samples: int, cond: Any) -> Terms:
         """Returns the terms of the bounds for images [B, H, W, C], from `samples` codes an example."""
@@ -125,7 +125,7 @@ class VAE(Coded):
         output = self.decode(model, drawn.z.reshape(len(x) * samples, -1), repeated(cond, samples))
         log_likelihood = self.likelihood.bind(model["likelihood"]).log_prob(output, repeated(x, samples))
         if self.flow is None:
-            kl = kl_to_standard_normal(posterior.mean, posterior.log_std)
+            kl = normal.divergence(posterior.mean, posterior.log_std)
         else:
             kl = (drawn.log_q - drawn.log_prior).mean(-1, keepdims=True)
         return Terms(log_likelihood.reshape(len(x), samples), kl, drawn.log_prior - drawn.log_q)
@@ -215,11 +215,6 @@ class VAE(Coded):
         return self.objective(terms, state.step), Aux(metrics)
 
 
-def kl_to_standard_normal(mean: Array, log_std: Array) -> Array:
-    """Returns KL(N(mean, std^2) || N(0, 1)) of each entry, in nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean**2 + jnp.exp(2.0 * log_std) - 1.0) - log_std
-
-
 def active_units(codes: Array) -> Array:
     """Returns how many latents are active: Cov_x(E[z | x]) > 0.01 (Burda et al. 2016, section 5.3).
 
@@ -230,8 +225,3 @@ def active_units(codes: Array) -> Array:
         [] int32.
     """
     return (codes.var(0) > ACTIVE).sum()
-
-
-def _log_standard_normal(z: Array) -> Array:
-    """The log-density [...] of z [..., D]."""
-    return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
