@@ -1,6 +1,6 @@
 """beta-VAE on CelebA at 64x64 with the papers' settings (Higgins et al. 2017; Burgess et al. 2018, appendix A.1).
 
-    genjax train --config=configs/celeba/beta_vae.py --workdir=runs/celeba_beta_vae
+genjax train --config=configs/celeba/beta_vae.py --workdir=runs/celeba_beta_vae
 
 Of Higgins et al. are beta = 250, the 32 latents and Adam at 1e-4; of Burgess et al. the networks: four convolutions of
 32 channels, 4x4, stride 2, and two layers of 256 units, mirrored in the decoder. What a beta means depends on the

@@ -1,6 +1,6 @@
 """Very deep VAE on CIFAR-10 with the settings of the paper and its published code (Child 2021).
 
-    genjax train --config=configs/cifar10/vdvae.py --workdir=runs/cifar10_vdvae
+genjax train --config=configs/cifar10/vdvae.py --workdir=runs/cifar10_vdvae
 
 39,145,700 parameters, 43 layers of latents. The paper reports 2.87 bits/dim (a bound), the mean of four runs of about
 a million steps of 32 images, stopped early: almost a week on two GPUs. Its loss is in nats a dimension, so that its

@@ -1,6 +1,6 @@
 """VQ-VAE on CIFAR-10: 8 x 8 x 10 codes of a codebook of 512 for an image (van den Oord et al. 2017, section 4.1).
 
-    genjax train --config=configs/cifar10/vq_vae.py --workdir=runs/cifar10_vq_vae
+genjax train --config=configs/cifar10/vq_vae.py --workdir=runs/cifar10_vq_vae
 
 The paper's networks, codebook, optimizer and steps; it does not give the dimensions of a code, nor how square error
 and commitment are scaled: 64, and the scale of its authors' published example, are this config's. The paper reports

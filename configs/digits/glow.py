@@ -2,9 +2,9 @@
 
 genjax train --config=configs/digits/glow.py --workdir=runs/glow
 
-Trained in a minute and a half of one CPU core it has, of 1,000 samples, 2.08 times the
-floor of the Frechet distance on the classifier's features, precision 92%, recall 71%, and costs 6.13 bits a dimension
-on the held-out digits, of which 4 are those of the 16 levels to which pixels are cut.
+1500 steps take a minute and a half of one CPU core. Measured: 1,000 samples are at 2.08 times the distance's floor,
+precision 92%, recall 71%; held-out digits cost at most 6.13 bits/dim, of which 4 are what the cut from 256 levels to 16
+takes away.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -1,6 +1,6 @@
 """Hierarchical VAE with very deep VAE's blocks on scikit-learn's 8x8 handwritten digits.
 
-    genjax train --config=configs/digits/hierarchical_vae.py --workdir=runs/hierarchical_vae
+genjax train --config=configs/digits/hierarchical_vae.py --workdir=runs/hierarchical_vae
 
 A few minutes of one core. Measured after 1500 steps, on held-out images: ELBO 3.65 bits/dim, importance-weighted bound
 of ten draws 3.58 (of 8-bit values, of which digits have 17); square error of reconstructions 0.0065. The five layers

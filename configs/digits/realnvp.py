@@ -2,9 +2,9 @@
 
 genjax train --config=configs/digits/realnvp.py --workdir=runs/realnvp
 
-Trained in half a minute of one CPU core, most of it compilation, it has, of 1,000 samples, 1.65 times the
-floor of the Frechet distance on the classifier's features, precision 93%, recall 75%, and costs 6.05 bits a dimension
-on the held-out digits, of which 4 are those of the 16 levels to which pixels are cut. Twice the steps overfit.
+800 steps take half a minute of one CPU core, most of it compilation. Measured: 1,000 samples are at 1.65 times the
+distance's floor, precision 93%, recall 75%; held-out digits cost at most 6.05 bits/dim, of which 4 are what the cut
+from 256 levels to 16 takes away. Twice the steps overfit.
 """
 
 from ml_collections import ConfigDict, FieldReference

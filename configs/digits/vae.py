@@ -5,8 +5,8 @@ genjax train --config=configs/digits/vae.py --workdir=runs/vae
 The posterior and the decoder know the class; the likelihood is normal with a fixed std of 0.3. 3000 steps take about
 15 s of one CPU core. Measured: test ELBO -8.9 and IWAE-50 -7.4 nats, KL 9.6 nats, mean square error of reconstructions
 0.039; distance 3.3 [3.0, 3.6], 4.8 times the floor; precision 94%, recall 55%; 94% of the samples are of the requested
-class. A learnt std (likelihood.learn = "scalar") overfits the 1437 images: with 16 latents
-the test ELBO was at its best, 0.8 nats, after a quarter of 6000 steps, and -121 nats at the end.
+class. A learnt std (likelihood.learn = "scalar") overfits the 1437 images: with 16 latents the test ELBO was at its
+best, 0.8 nats, after a quarter of 6000 steps, and -121 nats at the end.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -1,6 +1,6 @@
 """VQ-VAE on scikit-learn's 8x8 handwritten digits: 16 codes of a codebook of 64 for an image.
 
-    genjax train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
+genjax train --config=configs/digits/vq_vae.py --workdir=runs/vq_vae
 
 Half a minute of one core. Measured after 2000 steps: square error of held-out images 0.016, of a variance of 0.57;
 perplexity of the 64 codes 54, all in use. `generate` draws places independently, which shows: strokes, but few digits,

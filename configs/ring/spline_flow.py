@@ -2,8 +2,9 @@
 
 genjax train --config=configs/ring/spline_flow.py --workdir=runs/ring
 
-The modes are a hundred times narrower than the ring. Trained on one CPU core, in one or two minutes, it
-costs -4.725 nats a point on 20,000 held-out points, of which the true density costs -4.743.
+The modes are a hundred times narrower than the ring. 4000 steps take one or two minutes of one CPU core. Measured: on
+20,000 held-out points it costs 0.018 nats a point more than the true density (-4.725, and -4.743), where 0.05 is the
+bar of tests/families/test_normalizing_flow.py.
 """
 
 from ml_collections import ConfigDict, FieldReference
