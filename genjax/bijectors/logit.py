@@ -17,7 +17,9 @@ from genjax.registry import register
 @register("bijector", "logit")
 @dataclasses.dataclass(frozen=True)
 class Logit(Bijector):
-    """z = logit(alpha + (1 - 2 alpha) (x + 1) / 2), which takes the edges of [-1, 1] away (Dinh et al. 2017, sec. 4.1).
+    """z = logit(alpha + (1 - 2 alpha) (x + 1) / 2), which takes the edges of [-1, 1] away.
+
+    As Dinh et al. 2017, section 4.1, whose factor 1 - alpha moves the lower edge alone.
 
     Attributes:
         alpha: how far the edges stay from 0 and 1, where the logit is infinite.

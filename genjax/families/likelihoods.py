@@ -320,7 +320,10 @@ class DiscretizedLogisticMixture(_Plain):
     def _image_channels(self, channels: int) -> int:
         """The channels of the images whose outputs have so many."""
         found = [c for c in range(1, channels + 1) if self.channels(c) == channels]
-        require(bool(found), f"the output has {channels} channels, which no images of this mixture have")
+        require(
+            bool(found),
+            f"the output has {channels} channels: no images need so many with components = {self.components}",
+        )
         return found[0]
 
 

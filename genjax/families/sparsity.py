@@ -79,7 +79,7 @@ class Dense:
 @register("sparsity", "l1")
 @dataclasses.dataclass(frozen=True)
 class L1:
-    """ReLU units, and weight times the sum of the code (Cunningham et al. 2024, eq. 3).
+    """ReLU units, and weight times the sum of the code (Cunningham et al. 2024, section 2).
 
     A code can be made small without being sparse, by a decoder with large weights: decay those, or read the share of
     active units beside the penalty.
