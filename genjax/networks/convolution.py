@@ -17,18 +17,19 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def convolution(x: Array, weights: Array, stride: int = 1) -> Array:
-    """Returns the convolution with padding to `1 / stride` of the sides, what JAX calls "SAME".
+def convolution(x: Array, weights: Array, stride: int = 1, padded: bool = True) -> Array:
+    """Returns the convolution with padding to `1 / stride` of the sides, what JAX calls "SAME"; or with none, "VALID".
 
     Args:
-        x: [B, H, W, I], with sides that the stride divides.
+        x: [B, H, W, I]. The stride divides H and W; without padding, it divides H - k and W - k.
         weights: [k, k, I, O].
         stride: at most k.
+        padded: whether there is padding.
 
     Returns:
-        [B, H / stride, W / stride, O].
+        [B, H / stride, W / stride, O]; without padding, [B, (H - k) / stride + 1, (W - k) / stride + 1, O].
     """
-    return (_forward if _cpu() else _plain)(x, weights, (weights.shape[0], stride))
+    return (_forward if _cpu() else _plain)(x, weights, (weights.shape[0], stride, padded))
 
 
 def transposed(y: Array, weights: Array, stride: int = 2) -> Array:
@@ -42,20 +43,20 @@ def transposed(y: Array, weights: Array, stride: int = 2) -> Array:
     Returns:
         [B, stride H, stride W, I].
     """
-    return (_adjoint if _cpu() else _plain_adjoint)(y, weights, (weights.shape[0], stride))
+    return (_adjoint if _cpu() else _plain_adjoint)(y, weights, (weights.shape[0], stride, True))
 
 
 def _cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-Form = tuple[int, int]  # k, stride
+Form = tuple[int, int, bool]  # k, stride, whether padded
 
 
 def _padding(form: Form) -> tuple[int, int]:
     """Pixels before and after."""
-    k, stride = form
-    return (k - stride) // 2, (k - stride + 1) // 2
+    k, stride, padded = form
+    return ((k - stride) // 2, (k - stride + 1) // 2) if padded else (0, 0)
 
 
 def _conv(x: Array, weights: Array, padding: tuple[int, int], **how: Any) -> Array:
@@ -69,9 +70,9 @@ def _plain(x: Array, weights: Array, form: Form) -> Array:
 
 
 def _plain_adjoint(y: Array, weights: Array, form: Form) -> Array:
-    (k, stride), (before, _) = form, _padding(form)
+    (k, stride, _), (before, after) = form, _padding(form)
     turned = jnp.flip(weights, (0, 1)).swapaxes(2, 3)
-    return _conv(y, turned, (k - 1 - before, stride - 1 + before), lhs_dilation=(stride, stride))
+    return _conv(y, turned, (k - 1 - before, k - 1 - after), lhs_dilation=(stride, stride))
 
 
 # The convolution, its adjoint in x and its adjoint in the weights are linear in two arguments each, and each other's
@@ -90,7 +91,7 @@ def _adjoint(y: Array, weights: Array, form: Form) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _of_weights(x: Array, y: Array, form: Form) -> Array:
-    stride = form[1]
+    _, stride, _ = form
     found = _conv(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), _padding(form), rhs_dilation=(stride, stride))
     return found.transpose(1, 2, 0, 3)
 

@@ -2,21 +2,14 @@
 
 The filter removes what a change of size would alias (Karras et al. 2020, appendix B; Zhang 2019). Everything beyond the
 border is zero. A constant image stays constant but for its border.
-
-All 3x3 convolutions without stride here are of the form that keeps the size: XLA's CPU backend takes a path up to a
-hundred times slower for the derivatives of the others, and so for a convolution with dilated input.
 """
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+from genjax.networks.convolution import convolution
+
 _FILTER = (0.125, 0.375, 0.375, 0.125)
-
-
-def conv(x: Array, kernel: Array) -> Array:
-    """Returns the convolution of x [B, H, W, C] with a kernel [k, k, C, D], k odd: [B, H, W, D]."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
 
 
 def upsample(x: Array, around: int = 0) -> Array:
@@ -48,7 +41,7 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
         x: [B, H, W, C].
         kernel: [3, 3, C, D].
     """
-    return conv(upsample(x, around=1), kernel)[:, 1:-1, 1:-1]
+    return convolution(upsample(x, around=1), kernel, padded=False)
 
 
 def downsample_conv(x: Array, kernel: Array) -> Array:
@@ -58,7 +51,7 @@ def downsample_conv(x: Array, kernel: Array) -> Array:
         x: [B, H, W, C].
         kernel: [3, 3, C, D].
     """
-    return lax.conv_general_dilated(_filtered(x, 2, 1), kernel, (2, 2), "VALID", dimension_numbers=_DIMENSIONS)
+    return convolution(_filtered(x, 2, 1), kernel, stride=2, padded=False)
 
 
 def _filtered(x: Array, padding: int, stride: int) -> Array:

@@ -16,7 +16,8 @@ from jax import Array
 from genjax.citation import bibtex
 from genjax.config import require
 from genjax.networks.base import Condition, ImageShape, require_one_of
-from genjax.networks.resampling import conv, downsample, downsample_conv, upsample, upsample_conv
+from genjax.networks.convolution import convolution
+from genjax.networks.resampling import downsample, downsample_conv, upsample, upsample_conv
 from genjax.registry import register
 
 KARRAS_2020 = bibtex("""
@@ -91,7 +92,7 @@ def modulated_conv(x: Array, kernel: Array, style: Array, up: bool = False, demo
         up: whether the result has twice the size; then k is 3.
         demodulate: whether the outputs are brought back to unit variance.
     """
-    convolve = upsample_conv if up else conv
+    convolve = upsample_conv if up else convolution
     x = convolve(x * style[:, None, None].astype(x.dtype), kernel.astype(x.dtype))
     return x * demodulation(kernel, style)[:, None, None].astype(x.dtype) if demodulate else x
 
@@ -139,9 +140,9 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape) / math.sqrt(math.prod(shape[:3]))
         kernel = kernel.astype(x.dtype)
         if not self.down:
-            x = conv(x, kernel)
+            x = convolution(x, kernel)
         else:
-            x = conv(downsample(x), kernel) if self.size == 1 else downsample_conv(x, kernel)
+            x = convolution(downsample(x), kernel) if self.size == 1 else downsample_conv(x, kernel)
         if self.linear:
             return x
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -13,8 +13,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 how = dict(padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def plain(x, weights, stride):
-    return jax.lax.conv_general_dilated(x, weights, (stride, stride), **how)
+def plain(x, weights, stride, padded=True):
+    padding = "SAME" if padded else "VALID"
+    return jax.lax.conv_general_dilated(x, weights, (stride, stride), **how | {"padding": padding})
 
 
 def plain_transposed(y, weights, stride):
@@ -40,6 +41,23 @@ def test_first_and_second_derivatives_are_those_of_jax_s_own(kernel, stride):
         jit(jax.value_and_grad(penalties(*layers), (0, 1, 2)))(small, large, weights)
         for layers in ((transposed, convolution), (plain_transposed, plain))
     )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), found, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_derivatives_without_padding(stride):
+    """The same of the convolution alone, at the odd sides that a filter before it leaves."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, weights = jax.random.normal(keys[0], (2, 5, 7, 3)), jax.random.normal(keys[1], (3, 3, 3, 2))
+
+    def penalty(f):
+        def square(x, w):
+            first = jax.grad(lambda x, w: jnp.sin(f(x, w, stride, padded=False)).sum(), (0, 1))(x, w)
+            return sum(jnp.square(leaf).sum() for leaf in first)
+
+        return jit(lambda x, w: (f(x, w, stride, padded=False), jax.value_and_grad(square, (0, 1))(x, w)))
+
+    found, expected = penalty(convolution)(x, weights), penalty(plain)(x, weights)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), found, expected)
 
 
