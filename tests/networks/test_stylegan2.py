@@ -1,5 +1,6 @@
 """StyleGAN2's layers against what the mathematics says of them, and the published numbers of parameters."""
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,7 @@ import scipy.signal
 
 from genjax.networks import StyleGAN2Discriminator, StyleGAN2Generator, resampling, stylegan2
 
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # what compiles fast
 RNG = np.random.default_rng(0)
 GENERATOR = StyleGAN2Generator(image_shape=(8, 8, 2), style=6, mapping_layers=2, max_channels=4, num_classes=3)
 DISCRIMINATOR = StyleGAN2Discriminator(max_channels=4, group=2, mapping_layers=1, num_classes=3)
@@ -41,7 +43,7 @@ def with_zeros(image):
 
 def test_modulated_convolution_is_each_example_with_its_own_kernel():
     x, kernel, style = normal(3, 5, 5, 4), normal(3, 3, 4, 2), normal(3, 4)
-    run = jax.jit(lambda *args: [stylegan2.modulated_conv(*args, demodulate=d) for d in (False, True)])
+    run = jit(lambda *args: [stylegan2.modulated_conv(*args, demodulate=d) for d in (False, True)])
     for found, demodulate in zip(run(x, kernel, style), (False, True), strict=True):
         for i in range(3):
             own = kernel * style[i][None, None, :, None]
@@ -52,11 +54,11 @@ def test_modulated_convolution_is_each_example_with_its_own_kernel():
 
 def test_demodulation_gives_unit_variance_for_unit_variance():
     x, kernel, style = normal(64, 10, 10, 8), 5.0 * normal(3, 3, 8, 4), 3.0 * normal(64, 8)
-    y = np.asarray(jax.jit(stylegan2.modulated_conv)(x, kernel, style))[:, 1:-1, 1:-1]
+    y = np.asarray(jit(stylegan2.modulated_conv)(x, kernel, style))[:, 1:-1, 1:-1]
     np.testing.assert_allclose(y.var((0, 1, 2)), 1.0, atol=0.12)  # of 4096 numbers, of which neighbours are correlated
 
 
-@jax.jit
+@jit
 def resampled(x, kernel):
     return (
         resampling.upsample(x),
@@ -95,7 +97,7 @@ def test_equalized_learning_rate(rate):
     """The weights in use have variance 1 / fan_in; a step of the stored ones moves the function by the rate."""
     x, layer = normal(512, 100), stylegan2.Dense(64, rate)
 
-    @jax.jit
+    @jit
     def run(key):
         params = layer.init(key, x)["params"]
         moved = {**params, "bias": params["bias"] + 1.0}
@@ -109,7 +111,7 @@ def test_equalized_learning_rate(rate):
 
 def test_convolutions_and_activation_keep_the_variance():
     x, layer = normal(32, 8, 8, 64), stylegan2.Conv(64, 3, linear=True)
-    y = jax.jit(layer.apply)(filled(layer, x), x)[:, 1:-1, 1:-1]
+    y = jit(layer.apply)(filled(layer, x), x)[:, 1:-1, 1:-1]
     assert float(np.var(y)) == pytest.approx(1.0, rel=0.1)
     # Leaky ReLU of a standard normal number has mean square (1 + 0.2^2) / 2.
     assert float(np.mean(np.square(stylegan2.activate(x)))) == pytest.approx(1.04, rel=0.02)
@@ -117,7 +119,7 @@ def test_convolutions_and_activation_keep_the_variance():
 
 def test_minibatch_deviation():
     x, groups = normal(6, 2, 2, 3), {3: 3, 4: 3, 16: 6, 1: 1}
-    found = jax.jit(lambda x: [stylegan2.minibatch_deviation(x, group) for group in groups])(x)
+    found = jit(lambda x: [stylegan2.minibatch_deviation(x, group) for group in groups])(x)
     for y, size in zip(found, groups.values(), strict=True):
         np.testing.assert_array_equal(y[..., :3], x)
         for i in range(6):
@@ -131,7 +133,7 @@ def test_each_layer_reads_its_own_style_and_noise():
     styles = np.repeat(normal(1, layers, 6), layers + 3, 0)
     styles[np.arange(layers) + 1, np.arange(layers)] += 1.0
     keys = jax.vmap(jax.random.key)(np.array([0] * (layers + 2) + [1]))
-    run = jax.jit(lambda params, *args: GENERATOR.apply(params, *args, method="synthesize"))
+    run = jit(lambda params, *args: GENERATOR.apply(params, *args, method="synthesize"))
     images = np.asarray(run(filled(GENERATOR, normal(1, 5), {"label": np.zeros(1, np.int32)}), styles, keys))
     assert images.shape == (layers + 3, 8, 8, 2) and images.dtype == np.float32
     same = np.abs(images - images[:1]).max((1, 2, 3)) < 1e-5 * np.abs(images).max()
@@ -142,10 +144,10 @@ def test_the_class_is_heard_by_both():
     z, x = normal(4, 5), np.repeat(normal(1, 8, 8, 2), 4, 0)
     z[1:] = z[0]
     label = {"label": np.array([0, 1, 1, -1])}
-    styles = jax.jit(lambda params: (
+    styles = jit(lambda params: (
         GENERATOR.apply(params, z, label, method="map"), GENERATOR.apply(params, z, method="map")
     ))(filled(GENERATOR, z, label))  # fmt: skip
-    logits = jax.jit(lambda params: DISCRIMINATOR.apply(params, x, label))(filled(DISCRIMINATOR, x, label))
+    logits = jit(lambda params: DISCRIMINATOR.apply(params, x, label))(filled(DISCRIMINATOR, x, label))
     for values in (styles[0], logits):
         assert not np.allclose(values[0], values[1]) and not np.allclose(values[0], values[3])
         np.testing.assert_allclose(values[1], values[2], rtol=1e-4)
@@ -192,6 +194,6 @@ def test_low_precision_is_of_the_products_alone():
     z, full = normal(4, 5), low.clone(dtype="float32")
     shapes = jax.eval_shape(lambda key: low.init(key, z), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    ours, exact = jax.jit(lambda params: (low.apply(params, z), full.apply(params, z)))(filled(low, z))
+    ours, exact = jit(lambda params: (low.apply(params, z), full.apply(params, z)))(filled(low, z))
     assert ours.dtype == jnp.float32 and not np.array_equal(ours, exact)
     np.testing.assert_allclose(ours, exact, atol=0.05 * float(np.abs(exact).max()))
