@@ -130,6 +130,14 @@ class DataSpec(Protocol):
         ...
 
 
+def check_image_shape(image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless a model's `image_shape` is (height, width, channels), each at least 1."""
+    require(
+        len(image_shape) == 3 and min(image_shape) >= 1,
+        f"image_shape = {image_shape}: must be (height, width, channels)",
+    )
+
+
 def check_data(
     spec: DataSpec,
     image_shape: tuple[int, ...],

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from genjax.config import component, require
-from genjax.families.base import Batch, DataSpec, Extra, Params, check_data
+from genjax.families.base import Batch, DataSpec, Extra, Params, check_data, check_image_shape
 from genjax.families.likelihoods import Gaussian, Likelihood
 
 MODEL = "model"  # the one role: {"encoder": ..., "decoder": ..., "likelihood": ...}
@@ -34,10 +34,7 @@ class Coded:
     likelihood: Likelihood = component("likelihood", Gaussian())
 
     def __post_init__(self) -> None:
-        require(
-            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
-            f"image_shape = {self.image_shape}: must be (height, width, channels)",
-        )
+        check_image_shape(self.image_shape)
         require(self.latent >= 1, f"latent = {self.latent}: must be at least 1")
         self.encoder.check(self.image_shape)
         self.decoder.check(self.image_shape)

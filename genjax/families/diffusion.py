@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax import sampling
 from genjax.config import component, require, section
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler, null_condition
 from genjax.families.time_samplers import TimeSampler, UniformTimes
@@ -56,10 +56,7 @@ class Diffusion:
     reference: ClassVar[str] = "ho2020denoising"
 
     def __post_init__(self) -> None:
-        require(
-            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
-            f"image_shape = {self.image_shape}: must be (height, width, channels)",
-        )
+        check_image_shape(self.image_shape)
         require(
             0.0 <= self.condition_dropout <= 1.0, f"condition_dropout = {self.condition_dropout}: must be in [0, 1]"
         )

@@ -14,7 +14,7 @@ from genjax.bijectors.base import output_shape, sum_example
 from genjax.bijectors.planar import REZENDE
 from genjax.config import component, require
 from genjax.families import normal
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
 from genjax.registry import register
 from genjax.sampling.keys import normal_like, sample_keys
 
@@ -57,10 +57,7 @@ class NormalizingFlow:
     reference: ClassVar[str] = REZENDE
 
     def __post_init__(self) -> None:
-        require(
-            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
-            f"image_shape = {self.image_shape}: must be (height, width, channels)",
-        )
+        check_image_shape(self.image_shape)
         require(1 <= self.bits <= 8, f"bits = {self.bits}: must be from 1 to 8")
         require(
             self.bits == 8 or self.dequantize, f"bits = {self.bits}, but dequantize = False: real numbers have none"

@@ -9,7 +9,7 @@ from jax import Array
 
 from genjax.config import component, require
 from genjax.families import codebook
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
 from genjax.families.coded import COLUMNS, MODEL, mean_square
 from genjax.registry import register
 from genjax.sampling import sample_keys
@@ -64,10 +64,7 @@ class VQVAE:
     reference: ClassVar[str] = "vandenoord2017neural"
 
     def __post_init__(self) -> None:
-        require(
-            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
-            f"image_shape = {self.image_shape}: must be (height, width, channels)",
-        )
+        check_image_shape(self.image_shape)
         for name in ("codes", "latent", "per_place"):
             require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: must be at least 1")
         for name in ("commitment", "epsilon"):
