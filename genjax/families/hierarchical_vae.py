@@ -10,11 +10,11 @@ from jax import Array
 from genjax.citation import bibtex
 from genjax.config import component, require
 from genjax.families import normal
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
 from genjax.families.coded import COLUMNS, MODEL, mean_square, repeated
-from genjax.families.likelihoods import Bound, DiscretizedLogisticMixture, Likelihood, bits_per_dim
-from genjax.families.objectives import ELBO, Objective, Terms, iwae_bound
-from genjax.families.vae import OUTPUTS
+from genjax.families.likelihoods import Bound, DiscretizedLogisticMixture, Likelihood
+from genjax.families.objectives import ELBO, Objective, Terms
+from genjax.families.vae import OUTPUTS, figures
 from genjax.registry import register
 from genjax.sampling.keys import normal_like, sample_keys
 
@@ -61,10 +61,7 @@ class HierarchicalVAE:
     reference: ClassVar[str] = SONDERBY_2016
 
     def __post_init__(self) -> None:
-        require(
-            len(self.image_shape) == 3 and min(self.image_shape) >= 1,
-            f"image_shape = {self.image_shape}: must be (height, width, channels)",
-        )
+        check_image_shape(self.image_shape)
         require(self.temperature >= 0, f"temperature = {self.temperature}: must be at least 0")
         require(self.iwae_samples >= 0, f"iwae_samples = {self.iwae_samples}: must be at least 0")
         require(self.output in OUTPUTS, f"output = {self.output!r}: must be one of {', '.join(OUTPUTS)}")
@@ -145,14 +142,8 @@ class HierarchicalVAE:
 
         # One draw after another: memory holds one batch of features, however many draws.
         terms = jax.lax.map(one, jnp.arange(max(self.iwae_samples, 1)))
-        kl = terms.kl.sum(-1).mean(0)
-        elbo = terms.log_likelihood[..., 0].mean(0) - kl
-        figures = {"loss": -elbo, "elbo": elbo, "kl": kl, "mse": mean_square(self.reconstruct(model, x) - x)}
-        if self.iwae_samples > 0:
-            figures["iwae"] = iwae_bound((terms.log_likelihood + terms.log_ratio)[..., 0].T)
-        if self.likelihood.discrete:
-            figures |= {f"{name}_bpd": bits_per_dim(figures[name], x) for name in ("elbo", "iwae") if name in figures}
-        return figures
+        error = mean_square(self.reconstruct(model, x) - x)
+        return figures(terms, x, self.likelihood, self.iwae_samples > 0) | {"mse": error}
 
     def pictures(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns sheets [rows, columns, H, W, C] in [-1, 1].

@@ -12,7 +12,7 @@ from genjax.config import component, require
 from genjax.families import normal
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
 from genjax.families.coded import COLUMNS, MODEL, Coded, mean_square, repeated
-from genjax.families.likelihoods import KINGMA_2014, bits_per_dim
+from genjax.families.likelihoods import KINGMA_2014, Likelihood, bits_per_dim
 from genjax.families.objectives import ELBO, Objective, Terms, iwae_bound
 from genjax.registry import register
 from genjax.sampling import sample_keys
@@ -163,15 +163,8 @@ class VAE(Coded):
 
         # One code after another: in memory there is one batch of decoded images, however many codes.
         terms = jax.lax.map(one, jnp.arange(max(self.iwae_samples, 1)))
-        kl = terms.kl.sum(-1).mean(0)
-        elbo = terms.log_likelihood[..., 0].mean(0) - kl
         shown = self.shown(model, self.code(model, x, cond), cond)
-        figures = {"loss": -elbo, "elbo": elbo, "kl": kl, "mse": mean_square(shown - x)}
-        if self.iwae_samples > 0:
-            figures["iwae"] = iwae_bound((terms.log_likelihood + terms.log_ratio)[..., 0].T)
-        if self.likelihood.discrete:
-            figures |= {f"{name}_bpd": bits_per_dim(figures[name], x) for name in ("elbo", "iwae") if name in figures}
-        return figures
+        return figures(terms, x, self.likelihood, self.iwae_samples > 0) | {"mse": mean_square(shown - x)}
 
     def pictures(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns sheets [rows, columns, H, W, C] in [-1, 1].
@@ -213,6 +206,24 @@ class VAE(Coded):
             "active_units": active_units(posterior.mean).astype(jnp.float32),
         }
         return self.objective(terms, state.step), Aux(metrics)
+
+
+def figures(terms: Terms, x: Array, likelihood: Likelihood, iwae: bool) -> dict[str, Array]:
+    """Returns the bounds of a VAE by name, [B] each: `loss`, `elbo`, `kl`, `iwae`, and bits/dim where these mean some.
+
+    Args:
+        terms: of codes that were drawn one after another, each array with a leading axis [codes, B, ...].
+        x: the images [B, H, W, C], as the likelihood observes them.
+        likelihood: of the model.
+        iwae: whether the importance-weighted bound is wanted.
+    """
+    kl = terms.kl.sum(-1).mean(0)
+    elbo = terms.log_likelihood[..., 0].mean(0) - kl
+    bounds = {"elbo": elbo}
+    if iwae:
+        bounds["iwae"] = iwae_bound((terms.log_likelihood + terms.log_ratio)[..., 0].T)
+    bits = {f"{name}_bpd": bits_per_dim(value, x) for name, value in bounds.items()} if likelihood.discrete else {}
+    return {"loss": -elbo, "kl": kl, **bounds, **bits}
 
 
 def active_units(codes: Array) -> Array:
