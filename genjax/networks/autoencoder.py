@@ -8,7 +8,6 @@ The condition is `{"label": [B] int32}` or None. Classes enter as one-hot vector
 the input of the first fully connected layer. A network without `num_classes` ignores them.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,7 +19,15 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.networks.base import Condition, ImageShape, check_common, check_image_shape, require_one_of
+from genjax.networks.base import (
+    Condition,
+    ImageShape,
+    check_common,
+    check_image_shape,
+    given_by_family,
+    labels,
+    require_one_of,
+)
 from genjax.registry import register
 
 HINTON_2006 = bibtex("""
@@ -95,11 +102,6 @@ class Decoder(Protocol):
         ...
 
 
-def _given_by_family(default: Any) -> Any:
-    """A field that no config can set."""
-    return dataclasses.field(default=default, metadata={"internal": True})
-
-
 class _FullyConnected(nn.Module):
     """Layers with an activation, then a linear one in float32."""
 
@@ -120,8 +122,7 @@ def _with_class(h: Array, cond: Condition, num_classes: int | None) -> Array:
     """Puts a one-hot class beside the features [B, D]."""
     if num_classes is None:
         return h
-    label = jnp.full(h.shape[:1], -1, jnp.int32) if cond is None else cond["label"]
-    return jnp.concatenate([h, jax.nn.one_hot(label, num_classes, dtype=h.dtype)], axis=-1)
+    return jnp.concatenate([h, jax.nn.one_hot(labels(cond, len(h)), num_classes, dtype=h.dtype)], axis=-1)
 
 
 def _check_layers(hidden: int, depth: int, activation: str, dtype: str, num_classes: int | None) -> None:
@@ -158,7 +159,7 @@ class MLPEncoder(nn.Module):
     activation: str = "relu"
     num_classes: int | None = None
     dtype: str = "float32"
-    features: int = _given_by_family(1)
+    features: int = given_by_family(1)
     reference = HINTON_2006
 
     def __post_init__(self) -> None:
@@ -196,7 +197,7 @@ class MLPDecoder(nn.Module):
     activation: str = "relu"
     num_classes: int | None = None
     dtype: str = "float32"
-    shape: ImageShape = _given_by_family((1, 1, 1))
+    shape: ImageShape = given_by_family((1, 1, 1))
     reference = HINTON_2006
 
     def __post_init__(self) -> None:
@@ -240,7 +241,7 @@ class ConvEncoder(nn.Module):
     activation: str = "relu"
     num_classes: int | None = None
     dtype: str = "float32"
-    features: int = _given_by_family(1)
+    features: int = given_by_family(1)
     reference = HIGGINS_2017
 
     def __post_init__(self) -> None:
@@ -288,7 +289,7 @@ class ConvDecoder(nn.Module):
     activation: str = "relu"
     num_classes: int | None = None
     dtype: str = "float32"
-    shape: ImageShape = _given_by_family((1, 1, 1))
+    shape: ImageShape = given_by_family((1, 1, 1))
     reference = HIGGINS_2017
 
     def __post_init__(self) -> None:

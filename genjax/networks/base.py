@@ -44,6 +44,16 @@ class Network(Protocol):
         ...
 
 
+def labels(cond: Condition, n: int) -> Array:
+    """Returns the classes of n examples, int32 [n]; -1, the null class, where there is no condition."""
+    return jnp.full((n,), -1, jnp.int32) if cond is None else cond["label"]
+
+
+def given_by_family(default: Any) -> Any:
+    """A field that no config can set."""
+    return dataclasses.field(default=default, metadata={"internal": True})
+
+
 def from_preset() -> Any:
     """A field that the preset's row fills unless the config gives it."""
     return dataclasses.field(default=None)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
-from genjax.networks.base import Condition
+from genjax.networks.base import Condition, labels
 
 TANCIK = bibtex("""
 @inproceedings{tancik2020fourier,
@@ -109,7 +109,7 @@ class ClassEmbedding(nn.Module):
     @nn.compact
     def __call__(self, cond: Condition, batch: int) -> Array:
         """Maps `cond["label"]` [B], -1 for null, to [B, features] float32; all null where `cond` is None."""
-        label = jnp.full((batch,), -1, jnp.int32) if cond is None else cond["label"]
+        label = labels(cond, batch)
         table = nn.Embed(
             self.num_classes + 1, self.features, embedding_init=nn.initializers.normal(self.stddev), name="table"
         )

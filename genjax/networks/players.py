@@ -15,7 +15,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.networks.base import DTYPES, Condition, ImageShape, check_image_shape, require_one_of
+from genjax.networks.base import DTYPES, Condition, ImageShape, check_image_shape, labels, require_one_of
 from genjax.networks.embeddings import ClassEmbedding
 from genjax.networks.norms import DISCRIMINATOR_NORMS, GENERATOR_NORMS, Layer, Norm
 from genjax.registry import register
@@ -111,7 +111,7 @@ class LogitHead(nn.Module):
         logit = Layer(1, spectral=self.spectral, stddev=self.stddev, name="logit")(features, train)[:, 0]
         if self.num_classes is None:
             return logit
-        label = jnp.full((len(features),), -1, jnp.int32) if cond is None else cond["label"]
+        label = labels(cond, len(features))
         classes = nn.one_hot(jnp.where(label == -1, self.num_classes, label), self.num_classes + 1)
         # A layer without bias applied to a one-hot vector is a row of its matrix.
         rows = Layer(features.shape[1], bias=False, spectral=self.spectral, stddev=self.stddev, name="projection")

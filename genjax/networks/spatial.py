@@ -5,7 +5,6 @@ Spatial encoder: `apply({"params": params}, x)` maps images [B, H, W, C] to maps
 channels there are says the family, not the config: `encoder.clone(features=...)`, `decoder.clone(channels=...)`.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +13,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.networks.base import ImageShape, check_common, check_image_shape
+from genjax.networks.base import ImageShape, check_common, check_image_shape, given_by_family
 from genjax.registry import register
 
 VAN_DEN_OORD_2017 = bibtex("""
@@ -58,7 +57,7 @@ class ResidualEncoder(nn.Module):
     halvings: int = 2
     blocks: int = 2
     dtype: str = "float32"
-    features: int = dataclasses.field(default=1, metadata={"internal": True})
+    features: int = given_by_family(1)
     reference = VAN_DEN_OORD_2017
 
     def __post_init__(self) -> None:
@@ -99,7 +98,7 @@ class ResidualDecoder(nn.Module):
     halvings: int = 2
     blocks: int = 2
     dtype: str = "float32"
-    channels: int = dataclasses.field(default=1, metadata={"internal": True})
+    channels: int = given_by_family(1)
     reference = VAN_DEN_OORD_2017
 
     def __post_init__(self) -> None:

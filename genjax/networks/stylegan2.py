@@ -15,7 +15,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.networks.base import Condition, ImageShape, require_one_of
+from genjax.networks.base import Condition, ImageShape, labels, require_one_of
 from genjax.networks.convolution import convolution
 from genjax.networks.resampling import downsample, downsample_conv, upsample, upsample_conv
 from genjax.registry import register
@@ -312,7 +312,7 @@ class StyleGAN2Generator(nn.Module):
 
     def map(self, z: Array, cond: Condition = None) -> Array:
         """Maps latents [B, d] to styles w [B, style] float32; `cond` is `{"label": [B] int32}` or None."""
-        return self.mapping(z, _labels(cond, len(z)))
+        return self.mapping(z, labels(cond, len(z)))
 
     def synthesize(self, styles: Array, noise: Array | None = None) -> Array:
         """Maps styles to images [B, *image_shape] float32.
@@ -327,10 +327,6 @@ class StyleGAN2Generator(nn.Module):
         """Maps latents [B, d] to images [B, *image_shape] float32, alike in training; `noise` as in `synthesize`."""
         w = self.map(z, cond)
         return self.synthesize(jnp.broadcast_to(w[:, None], (len(w), self.num_styles, self.style)), noise)
-
-
-def _labels(cond: Condition, n: int) -> Array:
-    return jnp.full((n,), -1, jnp.int32) if cond is None else cond["label"]
 
 
 def minibatch_deviation(x: Array, group: int) -> Array:
@@ -384,7 +380,7 @@ class StyleGAN2Discriminator(nn.Module):
     @nn.compact
     def __call__(self, x: Array, cond: Condition = None, train: bool = False) -> Array:
         """Maps images [B, H, W, C] to logits [B] float32, alike in training; `cond` as in `StyleGAN2Generator`."""
-        size, label = x.shape[1], _labels(cond, len(x))
+        size, label = x.shape[1], labels(cond, len(x))
         width = lambda size: channels(size, self.fmaps, self.max_channels)  # noqa: E731
         h = Conv(width(size), 1, name="from_image")(x.astype(self.dtype))
         while size > 4:
