@@ -194,6 +194,8 @@ def restore_params(
     if faults:
         print(f"{'; '.join(faults)}; using that of step {tried}", file=sys.stderr)
     shapes = store.shapes(tried)
+    if "extra" not in shapes:
+        raise ConfigError(f"{store.path(tried)} is of another version: it has no part `extra`")
     parts = store.load(tried, {part: shapes[part] for part in ("extra", "params", "ema") if part in shapes})
     return {**parts["extra"]["extra"], **parts["params"], **(parts.get("ema", {}) if ema else {})}, tried
 
