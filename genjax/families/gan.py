@@ -43,9 +43,12 @@ class GAN:
     averaged, one more pass through the averaged generator a step measures them: the statistics of the weights in
     training are not the average's.
 
+    With `training.accumulate` batch normalization has the statistics of a part of the batch, as on a batch of its size,
+    and each part updates the running ones; the power iteration of spectral normalization takes a step a part.
+
     Attributes:
         generator: from latents [B, latent] and the condition to images.
-        discriminator: from images and the condition to logits [B].
+        discriminator: from images and the condition to logits [B], or [B, h, w] of patches, whose mean loss counts.
         latent: dimensions of the latent.
         prior: of each: "normal" N(0, 1) or "uniform" on [-1, 1].
         loss: what the two minimize.
@@ -53,7 +56,8 @@ class GAN:
         r1: gamma of the zero-centred penalty `gamma / 2 |grad D|^2` at real examples (Mescheder et al. 2018).
         r2: gamma of that at generated ones.
         penalty_every: 1 adds the penalties to the discriminator's loss. k has a phase of their own take one update
-            every k steps, with their weights times k: lazy regularization (Karras et al. 2020, section 3.1).
+            every k steps, with their weights times k: lazy regularization (Karras et al. 2020, section 3.1, which also
+            changes the optimizer: see `StyleGAN2`).
         critic_steps: updates of the discriminator in a step, each on a batch of its own.
         condition: ("label",) for a class-conditional model.
     """
@@ -179,7 +183,7 @@ class GAN:
         cond = self._cond(batch)
         fake, critic = self._fake(state, keys_fake, cond), self._critic(params, state, cond)
         (real_logits, kept_real), (fake_logits, kept_fake) = critic(batch["image"]), critic(fake)
-        losses = self.loss.discriminator(real_logits, fake_logits)
+        loss = self.loss.discriminator(real_logits, fake_logits).mean()
         metrics = {
             "real": real_logits.mean(),
             "fake": fake_logits.mean(),
@@ -187,10 +191,10 @@ class GAN:
         }
         if self.penalized and self.penalty_every == 1:
             penalties, measured = self._penalties(critic, batch["image"], fake, keys_penalty)
-            losses, metrics = losses + penalties, metrics | measured
+            loss, metrics = loss + penalties.mean(), metrics | measured
         # Of running statistics the mean of both halves; vectors of spectral normalization are the same in both.
         kept = jax.tree.map(lambda a, b: 0.5 * (a + b), kept_real, kept_fake)
-        return losses.mean(), Aux(metrics, {**state.extra, DISCRIMINATOR + KEPT: kept})
+        return loss, Aux(metrics, {**state.extra, DISCRIMINATOR + KEPT: kept})
 
     def _lazy_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_fake, keys_penalty = keys.split(2)

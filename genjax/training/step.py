@@ -48,7 +48,8 @@ def make_train_step(
         ema: the rule of averages, applied once, after the last phase.
         preprocess: from the batch of the loader (uint8) to the batch of the losses, on the device.
         accumulate: parts that a batch is computed in, one after another, with the memory of one. The gradient is that
-            of the whole batch to rounding, as long as the loss is a mean over examples and draws from `keys.each`.
+            of the whole batch to rounding, as long as the loss is a mean over examples, each of which is computed by
+            itself and draws from `keys.each`. What is in `extra` is updated part by part.
         without: names of phases to leave out, for what a step costs without them.
 
     Returns:

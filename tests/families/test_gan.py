@@ -124,6 +124,20 @@ def test_penalties_are_weighted_as_published():
         assert float(aux.metrics["input_grad_norm"]) == pytest.approx(5.0)
 
 
+def test_penalties_go_with_logits_of_patches():
+    """Six logits an image, each a sixth of the linear critic's: a sixth of its mean loss, the whole of its penalty."""
+
+    class Patches(Linear):
+        def apply(self, variables, x, cond, train=False, mutable=()):
+            logits = jnp.tile(super().apply(variables, x, cond)[:, None, None] / 6, (1, 2, 3))
+            return (logits, {}) if train else logits
+
+    family = gan(r1=2.0)
+    (plain, *_), _ = losses(gan(), initial(gan()))
+    (loss, *_), _ = losses(dataclasses.replace(family, discriminator=Patches()), initial(family))
+    assert loss == pytest.approx(plain / 6 + 25.0, rel=1e-5)
+
+
 def test_running_statistics_are_those_of_the_average_where_there_is_one():
     family = gan()
     state = initial(family, decay=0.9)
