@@ -41,6 +41,9 @@ class StyleGAN2:
     A penalty of weight 0 has no phase. In training every image draws its latents, noise and place of mixing by itself;
     the published code has one place of mixing a batch.
 
+    With `training.accumulate` each part of a batch updates the running means below, and the discriminator measures
+    standard deviations within a part.
+
     `extra` keeps `w_mean`, the running mean of the styles; `path_mean`, that of the path lengths; and `augmentation`,
     its strength, where there is one. The discriminator's phase measures its mean logits as `real` and `fake`, the mean
     sign on real images as `sign`, and the probability of augmentation as `p`; the others `penalty` and `path_length`.
@@ -92,6 +95,11 @@ class StyleGAN2:
         require(self.condition in ((), ("label",)), f"condition = {self.condition}: must be () or ('label',)")
         require(
             hasattr(self.generator, "num_styles"), "generator: needs a mapping and a synthesis, such as stylegan2 has"
+        )
+        norm = getattr(self.discriminator, "norm", None)
+        require(
+            norm not in ("batch", "spectral"),
+            f"discriminator.norm = {norm!r}: keeps variables beside its parameters, as only the family gan can",
         )
         for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
             require(

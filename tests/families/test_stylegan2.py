@@ -13,6 +13,7 @@ from genjax.families import StyleGAN2
 from genjax.families.augmentation import Augmentation
 from genjax.families.base import Keys
 from genjax.families.stylegan2 import path_lengths
+from genjax.networks import DCGANDiscriminator
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # what compiles fast
 SHAPE, LAYERS, STYLE = (2, 2, 1), 4, 3
@@ -225,6 +226,7 @@ def test_mistakes_are_named():
         ({"condition": ("label",)}, "generator.num_classes = None"),
         ({"augmentation": Augmentation()}, "not of 1"),
         ({"generator": Scalar()}, "needs a mapping and a synthesis"),
+        ({"discriminator": DCGANDiscriminator(norm="spectral")}, "discriminator.norm = 'spectral': keeps variables"),
     ]:
         with pytest.raises((ValueError, TypeError), match=words):
             family(**options)
