@@ -12,20 +12,8 @@ from genjax.networks.base import Condition, ImageShape
 from genjax.networks.dcgan import doublings
 from genjax.networks.norms import DISCRIMINATOR_NORMS, GENERATOR_NORMS, Layer, Norm
 from genjax.networks.players import GULRAJANI_2017, LogitHead, check_player, with_class
+from genjax.networks.unet import downsample, upsample
 from genjax.registry import register
-
-
-def doubled(x: Array) -> Array:
-    """Returns images [B, 2 H, 2 W, C], each pixel four times."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def halved(x: Array) -> Array:
-    """Returns images [B, H / 2, W / 2, C], each pixel the mean of four."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 class Block(nn.Module):
@@ -61,10 +49,10 @@ class Block(nn.Module):
             return nn.relu(Norm(self.norm, self.num_classes, name=name)(h, train, cond))
 
         h = x if self.first else activated(x, "norm_0")
-        h, skip = (doubled(h), doubled(x)) if self.resample == "up" else (h, x)
+        h, skip = (upsample(h), upsample(x)) if self.resample == "up" else (h, x)
         h = conv(3, "conv_0")(h, train)
         h = conv(3, "conv_1", 0.0 if self.zero else None)(activated(h, "norm_1"), train)
-        h, skip = (halved(h), halved(skip)) if self.resample == "down" else (h, skip)
+        h, skip = (downsample(h), downsample(skip)) if self.resample == "down" else (h, skip)
         if self.resample or x.shape[-1] != self.channels:
             skip = conv(1, "skip")(skip, train)
         return h + skip.astype(h.dtype)
