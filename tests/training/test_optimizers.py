@@ -125,6 +125,14 @@ def test_frozen_parameters_do_not_count_in_the_clipped_norm():
     assert float(optax.tree.norm(updates)) == pytest.approx(0.1, rel=1e-5)
 
 
+def test_weights_are_clipped_after_the_update_but_not_those_that_are_frozen():
+    spec = {"name": "sgd", "learning_rate": 0.5, "clip_weights": 0.1, "freeze": ("^head",)}
+    after = run(build_optimizer(spec, PARAMS), 1)
+    expected = jax.tree.map(lambda p, g: jnp.clip(p - 0.5 * g, -0.1, 0.1), PARAMS, GRADS)
+    assert_trees_close(after, expected | {"head": PARAMS["head"]}, rtol=1e-5)
+    assert float(jnp.abs(PARAMS["head"]["kernel"]).max()) > 0.1  # frozen, and beyond the limit
+
+
 def test_learning_rate_rules_first_match_wins():
     spec = {"name": "sgd", "learning_rate": 1.0, "lr_rules": (("bias", 0.0), ("^down", 0.5))}
     optimizer = build_optimizer(spec, PARAMS)
@@ -139,6 +147,7 @@ def test_learning_rate_rules_first_match_wins():
         ({"name": "adamv"}, "did you mean 'adam"),
         ({"cilp": 1.0}, "unknown key 'cilp'; did you mean 'clip'"),
         ({"clip": -1.0}, "clip = -1.0: must be positive"),
+        ({"clip_weights": 0.0}, "clip_weights = 0.0: must be positive"),
         ({"freeze": ("^heed",)}, r"freeze: '\^heed' matches no parameter; the first are down_0/conv/bias"),
         ({"freeze": "^head"}, "must be a list"),
         ({"freeze": ("(",)}, "no regular expression"),
