@@ -26,6 +26,16 @@ KEPT = "_state"  # of a role, its variables in `extra`
 PRIORS = ("normal", "uniform")
 
 
+def check_condition(condition: tuple[str, ...], generator: Any, discriminator: Any) -> None:
+    """Raises ValueError unless the condition is () or ("label",), and both networks know classes in the latter case."""
+    require(condition in ((), ("label",)), f"condition = {condition}: must be () or ('label',)")
+    for role, network in ((GENERATOR, generator), (DISCRIMINATOR, discriminator)):
+        require(
+            bool(condition) == (network.num_classes is not None),
+            f"{role}.num_classes = {network.num_classes}, but condition = {condition}",
+        )
+
+
 @register("family", "gan")
 @dataclasses.dataclass(frozen=True)
 class GAN:
@@ -82,7 +92,6 @@ class GAN:
             require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: must be at least 0")
         require(self.penalty_every >= 1, f"penalty_every = {self.penalty_every}: must be at least 1")
         require(self.critic_steps >= 1, f"critic_steps = {self.critic_steps}: must be at least 1")
-        require(self.condition in ((), ("label",)), f"condition = {self.condition}: must be () or ('label',)")
         require(
             self.penalized or self.penalty_every == 1,
             f"penalty_every = {self.penalty_every}: there is no gradient_penalty, r1 or r2",
@@ -91,11 +100,7 @@ class GAN:
             not self.penalized or getattr(self.discriminator, "norm", None) != "batch",
             "discriminator.norm = 'batch': with gradient_penalty, r1 or r2 a logit must not depend on other examples",
         )
-        for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
-            require(
-                bool(self.condition) == (network.num_classes is not None),
-                f"{role}.num_classes = {network.num_classes}, but condition = {self.condition}",
-            )
+        check_condition(self.condition, self.generator, self.discriminator)
         self.discriminator.check(self.image_shape)
 
     @property

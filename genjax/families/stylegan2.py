@@ -14,11 +14,10 @@ from genjax.config import component, require, section
 from genjax.families.adversarial import AdversarialLoss, NonSaturating, squared_gradient
 from genjax.families.augmentation import Augmentation
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.gan import DISCRIMINATOR, GENERATOR, check_condition
 from genjax.registry import register
 from genjax.sampling import sample_keys
 from genjax.sampling.keys import normal_like
-
-GENERATOR, DISCRIMINATOR = "generator", "discriminator"  # the roles
 
 KARRAS_2020 = bibtex("""
 @inproceedings{karras2020analyzing,
@@ -92,7 +91,6 @@ class StyleGAN2:
         for name in ("path_momentum", "w_momentum"):
             require(0 <= getattr(self, name) < 1, f"{name} = {getattr(self, name)}: must be in [0, 1)")
         require(0 <= self.mixing <= 1, f"mixing = {self.mixing}: must be in [0, 1]")
-        require(self.condition in ((), ("label",)), f"condition = {self.condition}: must be () or ('label',)")
         require(
             hasattr(self.generator, "num_styles"), "generator: needs a mapping and a synthesis, such as stylegan2 has"
         )
@@ -101,11 +99,7 @@ class StyleGAN2:
             norm not in ("batch", "spectral"),
             f"discriminator.norm = {norm!r}: keeps variables beside its parameters, as only the family gan can",
         )
-        for role, network in ((GENERATOR, self.generator), (DISCRIMINATOR, self.discriminator)):
-            require(
-                bool(self.condition) == (network.num_classes is not None),
-                f"{role}.num_classes = {network.num_classes}, but condition = {self.condition}",
-            )
+        check_condition(self.condition, self.generator, self.discriminator)
         self.discriminator.check(self.image_shape)
         if self.augmentation is not None:
             self.augmentation.check(self.image_shape)

@@ -72,10 +72,6 @@ class DCGANGenerator(nn.Module):
         doublings(self.image_shape)
         require(self.channels >= 1, f"channels = {self.channels}: must be at least 1")
         check_player(self.dtype, self.num_classes, self.norm, GENERATOR_NORMS)
-        require(
-            self.norm != "conditional_batch" or self.num_classes is not None,
-            "norm = 'conditional_batch': give num_classes",
-        )
         super().__post_init__()
 
     @nn.compact

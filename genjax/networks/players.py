@@ -87,6 +87,7 @@ def check_player(dtype: str, num_classes: int | None, norm: str, norms: Collecti
     require_one_of("dtype", dtype, DTYPES)
     require_one_of("norm", norm, norms)
     require(num_classes is None or num_classes >= 1, f"num_classes = {num_classes}: must be None or at least 1")
+    require(norm != "conditional_batch" or num_classes is not None, "norm = 'conditional_batch': give num_classes")
 
 
 class LogitHead(nn.Module):
@@ -175,7 +176,7 @@ class MLPDiscriminator(nn.Module):
         hidden: channels.
         depth: hidden layers.
         slope: of the leaky ReLU below zero; 0 is ReLU.
-        norm: "none", "spectral" (Miyato et al. 2018) or "layer".
+        norm: "none", "spectral" (Miyato et al. 2018), "layer" or "batch".
         num_classes: number of classes, for a projection discriminator; None for an unconditional one.
         dtype: compute type of the hidden layers' products; everything else is float32.
     """
