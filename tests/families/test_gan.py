@@ -13,7 +13,7 @@ import pytest
 from genjax import config
 from genjax.families import GAN
 from genjax.families.adversarial import Wasserstein
-from genjax.families.base import Keys
+from genjax.families.base import Keys, Mean
 from genjax.training.ema import EMA
 from genjax.training.optimizers import build_optimizer
 from genjax.training.state import TrainState, trained_roles
@@ -218,6 +218,29 @@ def test_a_step_trains_both_and_clips_the_critic():
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(state.params["generator"])) > 0.03
     assert [float(m["penalty/r1"].weight) for m in measured] == [1.0, 0.0, 1.0]
     assert float(measured[0]["discriminator/real"].weight) == 2.0
+
+
+def test_a_step_in_parts_is_that_of_the_whole_batch():
+    """But for what the networks keep: the generator here counts its calls, of which there is one a part."""
+    family = gan(r1=0.3, gradient_penalty=2.0, critic_steps=2)
+    params = initial(family).params
+    optimizers = {role: build_optimizer(dict(name="sgd", learning_rate=0.1), params[role]) for role in params}
+    state = initial(family).replace(opt={role: optimizers[role].init(params[role]) for role in params})
+    images = {"image": np.random.default_rng(1).normal(size=(2 * BATCH, *SHAPE)).astype(np.float32)}
+    steps = (make_train_step(family, optimizers, EMA({}), accumulate=parts) for parts in (1, 2))
+    whole, cut = (
+        jax.jit(step, compiler_options={"xla_backend_optimization_level": 0})(state, images) for step in steps
+    )
+    for one, other in ((cut[0].params, whole[0].params), (cut[1], whole[1])):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), means(one), means(other))
+    assert float(cut[0].extra["generator_state"]["kept"]["calls"]) == 2
+    assert float(whole[0].extra["generator_state"]["kept"]["calls"]) == 1
+
+
+def means(tree):
+    """Metrics as the means that they are; any other tree as it is."""
+    mean = lambda leaf: leaf.total / leaf.weight if isinstance(leaf, Mean) else leaf  # noqa: E731
+    return jax.tree.map(mean, tree, is_leaf=lambda leaf: isinstance(leaf, Mean))
 
 
 def test_images_are_of_their_key_and_class_alone():
