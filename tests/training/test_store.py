@@ -84,7 +84,7 @@ def test_every_flipped_bit_truncation_and_deletion_is_found(saved, tmp_path):
     shutil.copytree(saved.path(7), folder)
     store, rng = Store(tmp_path, read_only=True), random.Random(0)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    assert len(files) > 20 and folder / MANIFEST in files
+    assert len(files) >= 15 and folder / MANIFEST in files  # orbax writes about twenty, not always equally many
     # By bytes, so that large files get their share, and each file at least once.
     flipped = [*files, *rng.choices(files, [path.stat().st_size for path in files], k=100)]
     for path in flipped:
