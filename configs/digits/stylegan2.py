@@ -2,11 +2,11 @@
 
     genjax train --config=configs/digits/stylegan2.py --workdir=runs/stylegan2
 
-On one core of a CPU, shared with other work, it took 18 minutes; the gradients of a step are 29 ms of CPU time, so that
-alone it should take about 3 and the compilation. Measured by `genjax evaluate` of one run, seed 0: a distance of 3.19,
-4.7 times that of training images; precision 82%, recall 72% (of training images 91% and 92%). At 8x8 the discriminator
-does not overfit, and the augmentation stays near p = 0. With a rate of 0.0025, a path length weight of 2 and a mapping
-rate of 0.01, 3,000 steps came to 39 times that of training images, with a recall of 0 (and r1 = 0.005, mixing = 0.1).
+On one core of a CPU a step takes 24 ms, so that it should take 2 minutes and half a one to compile; the run measured
+here shared its core and took 18. Measured by `genjax evaluate` of that one run, seed 0: a distance of 3.19, 4.7 times
+that of training images; precision 82%, recall 72% (of training images 91% and 92%). At 8x8 the discriminator does not
+overfit, and the augmentation stays near p = 0. With a rate of 0.0025, a path length weight of 2 and a mapping rate of
+0.01, 3,000 steps came to 39 times that of training images, with a recall of 0 (and r1 = 0.005, mixing = 0.1).
 """
 
 from ml_collections import ConfigDict, FieldReference
