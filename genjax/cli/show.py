@@ -13,16 +13,16 @@ from rich.table import Table
 from genjax import citation, registry
 from genjax.config import ConfigError, nearest
 
-_IRREGULAR = {
-    "family": "families",
-    "process": "processes",
-    "times": "times",
-    "guidance": "guidance",
-    "data": "data",
-    "hierarchy": "hierarchies",
-    "sparsity": "sparsities",
-}
-_LISTS = {_IRREGULAR.get(kind, f"{kind}s"): kind for kind in registry.KINDS}
+
+def _plural(kind: str) -> str:
+    if kind in ("times", "guidance", "data"):
+        return kind
+    if kind.endswith("y"):
+        return f"{kind[:-1]}ies"
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
+
+
+_LISTS = {_plural(kind): kind for kind in registry.KINDS}
 
 
 def list_components(argv: Sequence[str]) -> int:
