@@ -1,5 +1,6 @@
 """Coupling layers: one part of an example moves another, which a network that need not be invertible tells how."""
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -61,10 +62,11 @@ class Coupling(Bijector):
         require(self.mask in MASKS, f"mask = {self.mask!r}{nearest(self.mask, MASKS)}")
 
     @property
+    @abc.abstractmethod
     def numbers(self) -> int:
         """How many numbers the conditioner gives for each that moves."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def move(self, x: Array, h: Array) -> tuple[Array, Array]:
         """Moves numbers.
 
@@ -75,11 +77,10 @@ class Coupling(Bijector):
         Returns:
             The moved numbers [..., C], and the logarithms of the derivatives [..., C].
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def move_back(self, z: Array, h: Array) -> tuple[Array, Array]:
         """The inverse of `move`, with the logarithms of its own derivatives."""
-        raise NotImplementedError
 
     def init(self, key: Array, shape: Shape, cond: Condition = None) -> Params:
         """Returns the conditioner's parameters.

@@ -4,6 +4,7 @@ Each density is a plain NumPy object too: `DENSITIES["ring"]().log_prob(points)`
 Random numbers are the raw output of a counter-based generator, which NumPy promises to keep the same in every version.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class Density2D(Protocol):
         ...
 
 
-class _Sampled:
+class _Sampled(abc.ABC):
     """What the densities share."""
 
     def draw(self, seed: int, n: int, stream: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
@@ -62,9 +63,9 @@ class _Sampled:
         """Returns the points of `draw` alone."""
         return self.draw(seed, n, stream)[0]
 
+    @abc.abstractmethod
     def _transform(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Turns uniform numbers of (0, 1), [n, 4], into points and labels."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -166,6 +166,14 @@ def check_data(
         )
 
 
+def conditions(batch: Mapping[str, Any] | None, names: Collection[str]) -> Any:
+    """Returns the entries of a batch that condition a model, by name; None where there are none, or no batch.
+
+    What else there is, such as a label that the model ignores, stays out.
+    """
+    return None if batch is None else {name: batch[name] for name in names} or None
+
+
 class Family(Protocol):
     """The contract of a model family."""
 

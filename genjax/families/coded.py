@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from genjax.config import component, require
-from genjax.families.base import Batch, DataSpec, Extra, Params, check_data, check_image_shape
+from genjax.families.base import DataSpec, Extra, Params, check_data, check_image_shape
 from genjax.families.likelihoods import Gaussian, Likelihood
 
 MODEL = "model"  # the one role: {"encoder": ..., "decoder": ..., "likelihood": ...}
@@ -83,10 +83,6 @@ class Coded:
     def _decoder(self) -> Any:
         height, width, channels = self.image_shape
         return self.decoder.clone(shape=(height, width, self.likelihood.channels(channels)))
-
-    def _cond(self, batch: Batch) -> Any:
-        """The entries of a batch that are conditions."""
-        return {name: batch[name] for name in self.condition} or None
 
     def sheet(self, model: Params, codes: Array, cond: Any = None) -> Array:
         """Returns the expected images of a table of codes.

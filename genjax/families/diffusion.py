@@ -9,7 +9,19 @@ from jax import Array
 
 from genjax import sampling
 from genjax.config import component, require, section
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
+from genjax.families.base import (
+    Aux,
+    Batch,
+    DataSpec,
+    Extra,
+    Keys,
+    Params,
+    Phase,
+    State,
+    check_data,
+    check_image_shape,
+    conditions,
+)
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler, null_condition
 from genjax.families.time_samplers import TimeSampler, UniformTimes
@@ -89,7 +101,7 @@ class Diffusion:
 
     def _example(self, n: int) -> tuple[Array, Array, Any]:
         """Inputs of the network: images, noise labels and the condition, all zero."""
-        cond = self._cond({name: jnp.zeros((n,), jnp.int32) for name in self.condition})
+        cond = {name: jnp.zeros((n,), jnp.int32) for name in self.condition} or None
         return jnp.zeros((n, *self.image_shape)), jnp.zeros((n,)), cond
 
     def _apply(self, params: Params, x: Array, label: Array, cond: Any) -> Array:
@@ -111,21 +123,17 @@ class Diffusion:
         self, params: dict[str, Params], key: Array, n: int, cond: Any = None, trace: Trace | None = None
     ) -> Any:
         """Returns n images [n, H, W, C]; with a trace, the pair of them and its results."""
-        shape, cond = (n, *self.image_shape), None if cond is None else self._cond(cond)
+        shape, cond = (n, *self.image_shape), conditions(cond, self.condition)
         return self.sampler(key, self.denoiser(params), self.process, shape, cond, trace)
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns the weighted loss of each example, without dropout, as `loss` [B]."""
         keys = Keys.of(key, len(batch["image"]))
-        return {"loss": self._losses(params[MODEL], batch, keys, self._cond(batch))[0]}
-
-    def _cond(self, batch: Batch) -> Any:
-        """The entries of a batch that are conditions; what else there is, such as a label it ignores, stays out."""
-        return {name: batch[name] for name in self.condition} or None
+        return {"loss": self._losses(params[MODEL], batch, keys, conditions(batch, self.condition))[0]}
 
     def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_condition, keys_dropout, keys_loss = keys.split(3)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         if cond is not None:
             drop = jax.vmap(lambda key: jax.random.bernoulli(key, self.condition_dropout))(keys_condition.each)
             cond = jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))

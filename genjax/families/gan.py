@@ -17,7 +17,7 @@ from genjax.families.adversarial import (
     gradient_penalty,
     squared_gradient,
 )
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, conditions
 from genjax.registry import register
 from genjax.sampling import sample_keys
 
@@ -145,7 +145,9 @@ class GAN:
 
     def decode(self, params: dict[str, Params], z: Array, cond: Any = None) -> Array:
         """Returns the images [B, H, W, C] of latents [B, latent], by running statistics; `params` as in `generate`."""
-        return stateful.apply(self.generator, params[GENERATOR], params[GENERATOR + KEPT], z, self._cond(cond))
+        return stateful.apply(
+            self.generator, params[GENERATOR], params[GENERATOR + KEPT], z, conditions(cond, self.condition)
+        )
 
     def generate(self, params: dict[str, Params], key: Array, n: int, cond: Any = None) -> Array:
         """Returns n images [n, H, W, C]."""
@@ -169,10 +171,6 @@ class GAN:
         cond = {name: jnp.repeat(jnp.resize(batch[name], (rows,)), columns) for name in self.condition}
         return {"interpolations": self.decode(params, path, cond).reshape(rows, columns, *self.image_shape)}
 
-    def _cond(self, batch: Any) -> Any:
-        """The entries of a batch that are conditions; None where there are none."""
-        return None if batch is None else {name: batch[name] for name in self.condition} or None
-
     def _fake(self, state: State, keys: Keys, cond: Any) -> Array:
         """Generated examples as a discriminator in training sees them."""
         generator, kept = state.params[GENERATOR], state.extra[GENERATOR + KEPT]
@@ -185,7 +183,7 @@ class GAN:
 
     def _discriminator_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_fake, keys_penalty = keys.split(2)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         fake, critic = self._fake(state, keys_fake, cond), self._critic(params, state, cond)
         (real_logits, kept_real), (fake_logits, kept_fake) = critic(batch["image"]), critic(fake)
         loss = self.loss.discriminator(real_logits, fake_logits).mean()
@@ -203,7 +201,7 @@ class GAN:
 
     def _lazy_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_fake, keys_penalty = keys.split(2)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         fake, critic = self._fake(state, keys_fake, cond), self._critic(params, state, cond)
         penalties, metrics = self._penalties(critic, batch["image"], fake, keys_penalty)
         return self.penalty_every * penalties.mean(), Aux(metrics)
@@ -226,7 +224,7 @@ class GAN:
         return total, metrics | {"input_grad_norm": norm.mean()}
 
     def _generator_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
-        cond, z, kept = self._cond(batch), self.latents(keys.each), state.extra[GENERATOR + KEPT]
+        cond, z, kept = conditions(batch, self.condition), self.latents(keys.each), state.extra[GENERATOR + KEPT]
         fake, after = stateful.train(self.generator, params, kept, z, cond)
         critic = self._critic(state.params[DISCRIMINATOR], state, cond)
         losses = self.loss.generator(critic(batch["image"])[0], critic(fake)[0])

@@ -14,7 +14,19 @@ from genjax.bijectors.base import output_shape, sum_example
 from genjax.bijectors.planar import REZENDE
 from genjax.config import component, require
 from genjax.families import normal
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, check_image_shape
+from genjax.families.base import (
+    Aux,
+    Batch,
+    DataSpec,
+    Extra,
+    Keys,
+    Params,
+    Phase,
+    State,
+    check_data,
+    check_image_shape,
+    conditions,
+)
 from genjax.registry import register
 from genjax.sampling.keys import normal_like, sample_keys
 
@@ -79,10 +91,7 @@ class NormalizingFlow:
         jax.eval_shape(lambda params, x: self.bijector.forward(params, x, self._example(2)), shapes, example)
 
     def _example(self, n: int) -> Any:
-        return self._cond({name: jnp.zeros((n,), jnp.int32) for name in self.condition})
-
-    def _cond(self, batch: Batch) -> Any:
-        return {name: batch[name] for name in self.condition} or None
+        return {name: jnp.zeros((n,), jnp.int32) for name in self.condition} or None
 
     def _init(self, key: Array) -> Params:
         return self.bijector.init(key, self.image_shape, self._example(1))
@@ -129,7 +138,7 @@ class NormalizingFlow:
         """Returns n images [n, H, W, C] in [-1, 1], but for what the flow overshoots; or points."""
         shape = output_shape(self.bijector, _whole(params), self.image_shape, self._example(1))
         z = self.temperature * normal_like(sample_keys(key, n), jnp.zeros((n, *shape)))
-        return self.decode(params, z, None if cond is None else self._cond(cond))
+        return self.decode(params, z, conditions(cond, self.condition))
 
     def decode(self, params: dict[str, Params], z: Array, cond: Any = None) -> Array:
         """Returns the images, or points, [B, H, W, C] of noise [B, ...] in the shape that the bijector makes."""
@@ -138,7 +147,7 @@ class NormalizingFlow:
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
         """Returns `loss` and `nll_bpd`, or `nll` where the data are real numbers, of each example [B]."""
         keys = Keys.of(key, len(batch["image"])).each
-        cost = self._cost(_whole(params), self._data(batch, keys), self._cond(batch))
+        cost = self._cost(_whole(params), self._data(batch, keys), conditions(batch, self.condition))
         return {"loss": cost, "nll_bpd" if self.dequantize else "nll": cost}
 
     def pictures(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
@@ -149,7 +158,7 @@ class NormalizingFlow:
         rows = len(batch["image"]) // 2
         if not self.dequantize or rows == 0:
             return {}
-        whole, cond = _whole(params), self._cond({name: batch[name][:rows] for name in self.condition})
+        whole, cond = _whole(params), {name: batch[name][:rows] for name in self.condition} or None
         x = self._data(batch, Keys.of(key, len(batch["image"])).each)
         first, last = (self.bijector.forward(whole, x[i * rows : (i + 1) * rows], cond)[0] for i in range(2))
 
@@ -175,7 +184,7 @@ class NormalizingFlow:
         return nats / (math.log(2.0) * math.prod(self.image_shape)) + math.log2(_LEVELS / 2)
 
     def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
-        x, cond, extra = self._data(batch, keys.each), self._cond(batch), state.extra
+        x, cond, extra = self._data(batch, keys.each), conditions(batch, self.condition), state.extra
         if not extra:
             return self._cost(params, x, cond).mean(), Aux({})
 

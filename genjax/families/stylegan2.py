@@ -13,7 +13,7 @@ from genjax.citation import bibtex
 from genjax.config import component, require, section
 from genjax.families.adversarial import AdversarialLoss, NonSaturating, squared_gradient
 from genjax.families.augmentation import Augmentation
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, check_data, conditions
 from genjax.families.gan import DISCRIMINATOR, GENERATOR, check_condition
 from genjax.registry import register
 from genjax.sampling import sample_keys
@@ -144,7 +144,7 @@ class StyleGAN2:
             keys: one key a sample [n].
             cond: as in `generate`.
         """
-        w = self._map(params[GENERATOR], keys, self._cond(cond))
+        w = self._map(params[GENERATOR], keys, conditions(cond, self.condition))
         mean = jnp.broadcast_to(params["w_mean"], w.shape)
         return w if self.truncation == 1.0 else mean + self.truncation * (w - mean)
 
@@ -188,10 +188,6 @@ class StyleGAN2:
         """Returns styles [n, num_styles, d]: of each the first w [n, d] up to layer `start` [n], then the second."""
         layers = jnp.arange(self.generator.num_styles)
         return jnp.where(layers[None, :, None] < start[:, None, None], first[:, None], second[:, None])
-
-    def _cond(self, batch: Any) -> Any:
-        """The entries of a batch that are conditions; None where there are none."""
-        return None if batch is None else {name: batch[name] for name in self.condition} or None
 
     def _everywhere(self, w: Array) -> Array:
         return jnp.broadcast_to(w[:, None], (len(w), self.generator.num_styles, w.shape[1]))
@@ -237,7 +233,7 @@ class StyleGAN2:
 
     def _discriminator_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         *keys_fake, keys_real_augmented, keys_fake_augmented = keys.split(5)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         fake, _ = self._fake(state.params[GENERATOR], keys_fake, cond)
         real_logits = self._critic(params, state, keys_real_augmented, cond)(batch["image"])
         fake_logits = self._critic(params, state, keys_fake_augmented, cond)(fake)
@@ -249,13 +245,13 @@ class StyleGAN2:
         return loss, Aux(metrics | {"p": strength["p"]}, {**state.extra, "augmentation": strength})
 
     def _r1_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
-        critic = self._critic(params, state, keys, self._cond(batch))
+        critic = self._critic(params, state, keys, conditions(batch, self.condition))
         penalty = squared_gradient(critic, batch["image"]).mean()
         return self.r1_every * 0.5 * self.r1 * penalty, Aux({"penalty": penalty})
 
     def _generator_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         *keys_fake, keys_augmented = keys.split(4)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         fake, w = self._fake(params, keys_fake, cond)
         critic = self._critic(state.params[DISCRIMINATOR], state, keys_augmented, cond)
         logits = critic(fake)
@@ -268,7 +264,7 @@ class StyleGAN2:
     def _path_loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         n = max(1, len(batch["image"]) // self.path_shrink)
         latent, start, noise, towards = Keys(keys.shared, keys.each[:n], keys.place[:n]).split(4)
-        cond = jax.tree.map(lambda c: c[:n], self._cond(batch))
+        cond = jax.tree.map(lambda c: c[:n], conditions(batch, self.condition))
         styles, _ = self._mixed(params, latent, start, cond)
         direction = normal_like(towards.each, jnp.zeros((n, *self.image_shape)))
         lengths = path_lengths(lambda styles: self._synthesize(params, styles, noise.each), styles, direction)

@@ -10,7 +10,7 @@ from jax import Array
 from genjax import bijectors
 from genjax.config import component, require
 from genjax.families import normal
-from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
 from genjax.families.coded import COLUMNS, MODEL, Coded, mean_square, repeated
 from genjax.families.likelihoods import KINGMA_2014, Likelihood, bits_per_dim
 from genjax.families.objectives import ELBO, Objective, Terms, iwae_bound
@@ -141,7 +141,7 @@ class VAE(Coded):
         """Returns n images [n, H, W, C] of codes from the prior."""
         keys = jax.vmap(jax.random.split)(sample_keys(key, n))
         z = jax.vmap(lambda key: jax.random.normal(key, (self.latent,)))(keys[:, 0])
-        output = self.decode(params[MODEL], z, None if cond is None else self._cond(cond))
+        output = self.decode(params[MODEL], z, conditions(cond, self.condition))
         likelihood = self.likelihood.bind(params[MODEL]["likelihood"])
         return likelihood.mean(output) if self.output == "mean" else likelihood.sample(keys[:, 1], output)
 
@@ -152,7 +152,7 @@ class VAE(Coded):
         weight 1 of the divergence, whatever the objective. `elbo_bpd` and `iwae_bpd` are there where the likelihood is
         one of 8-bit values; `mse` is of the decoded mean code.
         """
-        model, cond = params[MODEL], self._cond(batch)
+        model, cond = params[MODEL], conditions(batch, self.condition)
         keys_observe, keys_draw = Keys.of(key, len(batch["image"])).split(2)
         x = self.likelihood.observe(keys_observe.each, batch["image"])
         posterior = self.posterior(model, x, cond)
@@ -173,7 +173,7 @@ class VAE(Coded):
         lines between mean codes. `traversals`: a latent a row, those with the largest variance of E[z | x] over the
         batch, at most 10; it goes from -3 to 3 while the others stay those of the first image.
         """
-        model, cond = params[MODEL], self._cond(batch)
+        model, cond = params[MODEL], conditions(batch, self.condition)
         x = self.likelihood.observe(Keys.of(key, len(batch["image"])).each, batch["image"])
         codes = self.code(model, x, cond)
         head = jax.tree.map(lambda leaf: leaf[:COLUMNS], cond)
@@ -194,7 +194,7 @@ class VAE(Coded):
 
     def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_observe, keys_draw = keys.split(2)
-        cond = self._cond(batch)
+        cond = conditions(batch, self.condition)
         x = self.likelihood.observe(keys_observe.each, batch["image"])
         posterior = self.posterior(params, x, cond)
         terms = self.terms(params, x, posterior, keys_draw.each, self.objective.samples, cond)
