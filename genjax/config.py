@@ -24,9 +24,12 @@ class ConfigError(ValueError):
     """A mistake in a config: one line that says what and where."""
 
 
-def component(kind: str, default: Any = dataclasses.MISSING) -> Any:
-    """A dataclass field that holds a component of a kind, given in a config as `dict(name=..., **kwargs)`."""
-    return dataclasses.field(default=default, metadata={"kind": kind})
+def component(kind: str, default: Any = dataclasses.MISSING, *, implied: str | None = None) -> Any:
+    """A dataclass field that holds a component of a kind, given in a config as `dict(name=..., **kwargs)`.
+
+    Where most of a kind are of one name, `implied` says which a dict without a name is.
+    """
+    return dataclasses.field(default=default, metadata={"kind": kind} | ({"implied": implied} if implied else {}))
 
 
 def components(kind: str, default: Any = dataclasses.MISSING) -> Any:
@@ -110,6 +113,8 @@ def construct(target: Callable[..., Any], spec: Mapping[str, Any], path: str, ca
             value = tuple(build(metadata["kind"], item, f"{path}.{key}[{i}]") for i, item in enumerate(value))
         elif ("kind" in metadata or "section" in metadata) and _is_section(value):
             build_value = build if "kind" in metadata else construct
+            if "implied" in metadata:
+                value = {"name": metadata["implied"], **value}
             value = build_value(metadata.get("kind") or metadata["section"], value, f"{path}.{key}")
         elif isinstance(value, str | int | float | list | tuple) and "kind" in metadata:
             raise ConfigError(f"{path}.{key} = {value!r}: a {metadata['kind']} is given as dict(name=..., ...)")

@@ -45,6 +45,7 @@ KINDS = {
     "corruption": "genjax.families.corruption",
     "family": "genjax.families",
     "data": "genjax.data",
+    "teacher": "genjax.training.pretrained",
     "optimizer": "genjax.training.optimizers",
     "schedule": "genjax.training.optimizers",
     "feature_network": "genjax.evaluation.features",

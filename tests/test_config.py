@@ -83,6 +83,8 @@ def test_describe_is_the_inverse_of_build(kind):
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}}
     for name in ("diffusion", "flow_matching"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
+    model = {"name": "diffusion", **options["diffusion"]}
+    options |= {"run": {"workdir": "x", "family": model}, "untrained": {"family": model}}
     for name in ("autoencoder", "vae"):
         options[name] = {"image_shape": (8, 8, 1), "encoder": {"name": "mlp"}, "decoder": {"name": "mlp"}}
     options["vdvae"] = {"levels": ((8, 1, 1),)}

@@ -26,9 +26,9 @@ class Network(Protocol):
     `init(key, x, noise_label, cond)["params"]` gives the parameters, and
     `apply({"params": params}, x, noise_label, cond, dropout=None)` the output [B, H, W, C] float32.
     `x` is [B, H, W, C] float32; `noise_label` [B] float32 is what the parameterization gives; `cond` is
-    `{"label": [B] int32}` or None; where its entry "perturbed_attention" names a layer that the network has not, it
-    raises ValueError. `dropout` is one key an example [B], so that an example meets the same dropout in any batch; None
-    is for no dropout.
+    `{"label": [B] int32}` or None, with an entry [B] float32 for each of the network's `scalars`; where its entry
+    "perturbed_attention" names a layer that the network has not, it raises ValueError. `dropout` is one key an example
+    [B], so that an example meets the same dropout in any batch; None is for no dropout.
     """
 
     def check(self, image_shape: ImageShape) -> None:
@@ -45,8 +45,8 @@ class Network(Protocol):
 
 
 def labels(cond: Condition, n: int) -> Array:
-    """Returns the classes of n examples, int32 [n]; -1, the null class, where there is no condition."""
-    return jnp.full((n,), -1, jnp.int32) if cond is None else cond["label"]
+    """Returns the classes of n examples, int32 [n]; -1, the null class, where the condition has none."""
+    return jnp.full((n,), -1, jnp.int32) if cond is None or "label" not in cond else cond["label"]
 
 
 def given_by_family(default: Any) -> Any:
@@ -126,7 +126,8 @@ def param_shapes(network: Network, image_shape: ImageShape) -> Any:
     network.check(image_shape)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     noise_label = jax.ShapeDtypeStruct((1,), jnp.float32)
-    variables = jax.eval_shape(lambda key, x, c: network.init(key, x, c, None), jax.random.key(0), x, noise_label)
+    cond = {name: noise_label for name in getattr(network, "scalars", ())} or None
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, noise_label, cond)
     return variables["params"]
 
 

@@ -63,6 +63,7 @@ class DiT(nn.Module):
         embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
         dropout: rate after attention and after the two-layer network; 0 in the paper.
         num_classes: number of classes; None for an unconditional network, which ignores the condition.
+        scalars: names of the condition's numbers that condition it beside the noise label, see `ScalarEmbeddings`.
         out_channels: channels of the output; None for those of the input.
         dtype: compute type of the products. Parameters, normalization, softmax, the embeddings and the last layer are
             float32.
@@ -81,6 +82,7 @@ class DiT(nn.Module):
     embedding: str = "sinusoidal"
     dropout: float = 0.0
     num_classes: int | None = None
+    scalars: tuple[str, ...] = ()
     out_channels: int | None = None
     dtype: str = "float32"
     attention: str = "auto"
@@ -140,6 +142,10 @@ class DiT(nn.Module):
             emb += embeddings.ClassEmbedding(self.num_classes, self.hidden, stddev=0.02, name="class_embedding")(
                 cond, batch
             )
+        if self.scalars:
+            emb += embeddings.ScalarEmbeddings(
+                self.scalars, self.hidden, _FREQUENCIES, self.embedding, name="scalar_embeddings"
+            )(cond)
         emb = nn.silu(emb)
 
         patches = x.reshape(batch, rows, self.patch_size, columns, self.patch_size, channels)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
+from genjax.config import require
 from genjax.networks.base import Condition, labels
 
 TANCIK = bibtex("""
@@ -114,3 +115,35 @@ class ClassEmbedding(nn.Module):
             self.num_classes + 1, self.features, embedding_init=nn.initializers.normal(self.stddev), name="table"
         )
         return table(jnp.where(label == -1, self.num_classes, label))
+
+
+class ScalarEmbeddings(nn.Module):
+    """Numbers of the condition, such as the length of a step, each embedded as the noise label is, in one vector.
+
+    The last layer begins at zero: a network with scalars begins as the one without them, whose weights it may take.
+
+    Attributes:
+        names: which entries of the condition.
+        features, frequencies, kind: see `NoiseEmbedding`.
+    """
+
+    names: tuple[str, ...]
+    features: int
+    frequencies: int
+    kind: str
+
+    @nn.compact
+    def __call__(self, cond: Condition) -> Array:
+        """Maps entries [B] float32, of the noise label's size, to [B, features] float32.
+
+        Raises:
+            ValueError: the condition lacks one of them.
+        """
+        given = cond or {}
+        for name in self.names:
+            require(name in given, f"the network is conditioned on {name!r}, which is not given")
+        embedded = [
+            NoiseEmbedding(self.features, self.frequencies, self.kind, name=name)(given[name]) for name in self.names
+        ]
+        out = nn.Dense(self.features, kernel_init=nn.initializers.zeros, name="out")
+        return out(nn.silu(jnp.concatenate(embedded, axis=-1)))

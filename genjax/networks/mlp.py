@@ -32,6 +32,7 @@ class MLP(nn.Module):
         embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
         dropout: rate inside the residual blocks.
         num_classes: number of classes; None for an unconditional network, which ignores the condition.
+        scalars: names of the condition's numbers that condition it beside the noise label, see `ScalarEmbeddings`.
         out_channels: channels of the output; None for those of the input.
         dtype: compute type of the products; everything else is float32.
         remat: what the backward pass computes again, block by block, see `genjax.networks.remat.remat`; None for
@@ -43,6 +44,7 @@ class MLP(nn.Module):
     embedding: str = "sinusoidal"
     dropout: float = 0.0
     num_classes: int | None = None
+    scalars: tuple[str, ...] = ()
     out_channels: int | None = None
     dtype: str = "float32"
     remat: str | None = None
@@ -83,6 +85,10 @@ class MLP(nn.Module):
         emb = embeddings.NoiseEmbedding(self.hidden, self.hidden, self.embedding, name="noise_embedding")(noise_label)
         if self.num_classes is not None:
             emb += embeddings.ClassEmbedding(self.num_classes, self.hidden, name="class_embedding")(cond, batch)
+        if self.scalars:
+            emb += embeddings.ScalarEmbeddings(
+                self.scalars, self.hidden, self.hidden, self.embedding, name="scalar_embeddings"
+            )(cond)
         emb = nn.silu(emb)
 
         h = nn.Dense(self.hidden, dtype=self.dtype, name="in")(x.reshape(batch, -1))

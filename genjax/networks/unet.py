@@ -102,6 +102,7 @@ class UNet(nn.Module):
         embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
         dropout: rate inside the residual blocks.
         num_classes: number of classes; None for an unconditional network, which ignores the condition.
+        scalars: names of the condition's numbers that condition it beside the noise label, see `ScalarEmbeddings`.
         out_channels: channels of the output; None for those of the input.
         dtype: compute type of convolutions and products. Parameters, normalization, softmax, the embeddings and the
             last convolution are float32.
@@ -125,6 +126,7 @@ class UNet(nn.Module):
     embedding: str = from_preset()
     dropout: float = from_preset()
     num_classes: int | None = None
+    scalars: tuple[str, ...] = ()
     out_channels: int | None = None
     dtype: str = "float32"
     attention: str = "auto"
@@ -236,6 +238,10 @@ class UNet(nn.Module):
         )(noise_label)
         if self.num_classes is not None:
             emb += embeddings.ClassEmbedding(self.num_classes, 4 * self.channels, name="class_embedding")(cond, batch)
+        if self.scalars:
+            emb += embeddings.ScalarEmbeddings(
+                self.scalars, 4 * self.channels, self.channels, self.embedding, name="scalar_embeddings"
+            )(cond)
         emb = nn.silu(emb)
 
         h = conv(widths[0], name="in")(x)

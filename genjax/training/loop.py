@@ -22,6 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from genjax.data.loader import batch_at, batch_indices, batches
 from genjax.data.transforms import preprocess
+from genjax.families.base import Family
+from genjax.families.teacher import pretrained
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY, Checkpoints
 from genjax.training.distributed import Flags, agreed, flags, greatest, together
@@ -81,7 +83,7 @@ def train(experiment: Experiment, workdir: str | os.PathLike[str], resume_comman
         checkpoints = Checkpoints(folder / DIRECTORY, config.keep, config.keep_best, best_of)
         stack.callback(checkpoints.close)
         news += checkpoints.recover()
-        state, about, start = _restore_or_create(checkpoints, create, template)
+        state, about, start = _restore_or_create(checkpoints, create, experiment.family, template)
         snapshots = SnapshotWriter(folder, experiment.ema.posthoc, start, config.steps)
         stack.callback(snapshots.close)
         snapshots.after(start, state)
@@ -226,14 +228,15 @@ def _with_sharding(shapes: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
 
 
 def _restore_or_create(
-    saved: Checkpoints, create: Callable[[], TrainState], template: TrainState
+    saved: Checkpoints, create: Callable[..., TrainState], family: Family, template: TrainState
 ) -> tuple[TrainState, dict[str, Any], int]:
     """Returns the state to go on from, what was saved beside it, and the number of steps taken."""
     if saved.latest_step() is None:
         placed = jax.tree.map(lambda leaf: leaf.sharding, template)
         # Random numbers of many shapes: on CPU full optimization takes three times as long to compile what runs once.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        return jax.jit(create, out_shardings=placed, compiler_options=options)(), {}, 0
+        begin = jax.jit(create, out_shardings=placed, compiler_options=options)
+        return begin(pretrained=jax.tree.map(np.asarray, pretrained(family))), {}, 0
     state, about = saved.restore(template)
     return state, about, int(state.step)
 

@@ -1,5 +1,7 @@
 """The training state: all that a run is, between two steps."""
 
+import types
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,6 +11,7 @@ from jax import Array
 
 from genjax.config import require
 from genjax.families.base import DataSpec, Extra, Family, Params
+from genjax.families.teacher import begun_from
 from genjax.training.optimizers import Optimizer, build_optimizer
 
 if TYPE_CHECKING:
@@ -42,19 +45,24 @@ def trained_roles(family: Family) -> tuple[str, ...]:
     return tuple(dict.fromkeys(phase.trains for phase in family.phases()))
 
 
-def create_state(experiment: "Experiment", spec: DataSpec) -> TrainState:
-    """Returns the state before the first step; a function of the config alone, to be called under `jit`.
+def create_state(
+    experiment: "Experiment", spec: DataSpec, pretrained: Mapping[str, Params] = types.MappingProxyType({})
+) -> TrainState:
+    """Returns the state before the first step; a function of its arguments alone, to be called under `jit`.
 
     Args:
         experiment: the validated config.
         spec: shape and classes of the data.
+        pretrained: what `families.teacher.pretrained` gives for the family. Shapes are the same without it.
 
     Raises:
         ConfigError: an optimizer or an average is given for a role that the family does not train, or none for one
             that it does.
+        ValueError: pretrained weights do not fit the model.
     """
     init_key, key = jax.random.split(jax.random.key(experiment.seed))
     params, extra = experiment.family.init(init_key, spec)
+    params, extra = begun_from(params, pretrained), begun_from(extra, pretrained)
     both = sorted(set(params) & set(extra))
     require(not both, f"the family calls a role and a part of `extra` by one name: {', '.join(both)}")
     optimizers = build_optimizers(experiment, params)

@@ -30,6 +30,17 @@ def module(path):
     return loaded
 
 
+def full(path):
+    """The full config; where a teacher is the run folder of a config of the same data set, with that model in it."""
+    config = module(path).get_config()
+    teacher = config.family.get("teacher")
+    if teacher is not None and "family" not in teacher:
+        of = pathlib.Path(path).with_name(f"{pathlib.Path(teacher.workdir).name}.py")
+        assert f"--config={of} --workdir={teacher.workdir}" in module(path).__doc__, "tell how to train the teacher"
+        teacher.family = full(str(of)).family
+    return config
+
+
 def smoke(path, cache, **training):
     # Resolved, for a run that breaks off has the schedule of the whole one.
     config = module(path).get_config("smoke").copy_and_resolve_references()
@@ -52,7 +63,7 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_full_config_is_valid_and_documented(path):
-    assert Experiment.from_config(module(path).get_config()).training.steps > 0
+    assert Experiment.from_config(full(path)).training.steps > 0
     assert f"--config={path}" in module(path).__doc__
     with pytest.raises(ValueError, match="mode = 'somke'"):
         module(path).get_config("somke")
@@ -61,7 +72,7 @@ def test_full_config_is_valid_and_documented(path):
 @pytest.mark.parametrize("mode", ["full", "smoke"])
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_resolved_config_is_json_of_the_same_experiment(path, mode):
-    experiment = Experiment.from_config(module(path).get_config(mode))
+    experiment = Experiment.from_config(full(path) if mode == "full" else module(path).get_config(mode))
     again = Experiment.from_config(json.loads(json.dumps(experiment.config, allow_nan=False)))
     assert again.config == experiment.config
     assert (again.optimizers, again.training, again.ema) == (experiment.optimizers, experiment.training, experiment.ema)
@@ -71,7 +82,7 @@ def test_the_resolved_config_is_json_of_the_same_experiment(path, mode):
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_the_schedule_follows_the_steps(path):
-    config = module(path).get_config()
+    config = full(path)
     config.training.steps = 500
     rates = [optimizer.learning_rate for optimizer in config.optimizers.values()]
     schedules = [rate for rate in rates if hasattr(rate, "keys") and "decay_steps" in rate]

@@ -2,11 +2,13 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax.networks.embeddings import ClassEmbedding, fourier, sinusoidal
+from genjax.networks.mlp import MLP
 
 
 @pytest.mark.parametrize("endpoint", [False, True])
@@ -38,3 +40,22 @@ def test_the_null_class_has_the_last_row(key):
     out = module.apply(params, {"label": jnp.asarray([-1, 0, 2])}, 3)
     np.testing.assert_array_equal(out, table[jnp.asarray([3, 0, 2])])
     np.testing.assert_array_equal(module.apply(params, None, 2), table[jnp.asarray([3, 3])])
+
+
+def test_a_network_with_scalars_begins_as_the_one_without_and_then_hears_them(key):
+    x, label = jnp.ones((2, 4, 4, 1)), jnp.ones(2)
+    plain, network = MLP(hidden=8, depth=1), MLP(hidden=8, depth=1, scalars=("step",))
+    params = network.init(key, x, label, {"step": label})["params"]
+    params["out"]["kernel"] = jax.random.normal(key, params["out"]["kernel"].shape)
+
+    def outputs(params):
+        return [network.apply({"params": params}, x, label, {"step": step * label}) for step in (0.0, 500.0)]
+
+    without = {name: tree for name, tree in params.items() if name != "scalar_embeddings"}
+    for out in outputs(params):
+        np.testing.assert_array_equal(out, plain.apply({"params": without}, x, label))
+    params["scalar_embeddings"]["out"]["kernel"] = jax.random.normal(key, (8, 8))
+    zero, step = outputs(params)
+    assert np.abs(zero - step).max() > 1e-3
+    with pytest.raises(ValueError, match="conditioned on 'step', which is not given"):
+        network.apply({"params": params}, x, label)

@@ -73,11 +73,10 @@ def test_a_forked_child_does_not_outlive_the_lock(tmp_path):
 import os, sys, time
 from genjax.training.lock import locked
 with locked(sys.argv[1]):
-    child = os.fork()
-    if child == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # the child itself: by now it has let go of the lock
         time.sleep(60)
         os._exit(0)
-    print(child, flush=True)
     time.sleep(60)
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
