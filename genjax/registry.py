@@ -36,6 +36,7 @@ KINDS = {
     "generator": "genjax.networks",
     "discriminator": "genjax.networks",
     "translator": "genjax.networks",
+    "noisy_classifier": "genjax.networks",
     "adversarial_loss": "genjax.families.adversarial",
     "weighting": "genjax.families.weightings",
     "time_sampler": "genjax.families.time_samplers",

@@ -89,6 +89,7 @@ def test_describe_is_the_inverse_of_build(kind):
         options[name] = {"image_shape": (8, 8, 1), "encoder": {"name": "mlp"}, "decoder": {"name": "mlp"}}
     options["vdvae"] = {"levels": ((8, 1, 1),)}
     options["hierarchical_vae"] = {"image_shape": (8, 8, 1), "hierarchy": {"name": "vdvae", **options["vdvae"]}}
+    options["unet_encoder"] = {"num_classes": 10}
     residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
     players = {"translator": {"name": "resnet"}, "discriminator": {"name": "patch", "halvings": 1}}

@@ -6,6 +6,7 @@ contract that its file states), and its import here.
 
 from genjax.networks.autoencoder import ConvDecoder, ConvEncoder, Decoder, Encoder, MLPDecoder, MLPEncoder
 from genjax.networks.base import Condition, ImageShape, Network, count, param_shapes
+from genjax.networks.classifier import NoisyClassifier, UNetEncoder
 from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.dit import DiT
 from genjax.networks.gan_resnet import ResNetDiscriminator, ResNetGenerator
@@ -35,6 +36,7 @@ __all__ = [
     "MLPEncoder",
     "MLPGenerator",
     "Network",
+    "NoisyClassifier",
     "PatchDiscriminator",
     "ResNetDiscriminator",
     "ResNetGenerator",
@@ -45,6 +47,7 @@ __all__ = [
     "StyleGAN2Generator",
     "Translator",
     "UNet",
+    "UNetEncoder",
     "count",
     "param_shapes",
 ]

@@ -12,7 +12,7 @@ from genjax.networks.base import Condition, ImageShape
 from genjax.networks.dcgan import doublings
 from genjax.networks.norms import DISCRIMINATOR_NORMS, GENERATOR_NORMS, Layer, Norm
 from genjax.networks.players import GULRAJANI_2017, LogitHead, check_player, with_class
-from genjax.networks.unet import downsample, upsample
+from genjax.networks.unet_blocks import downsample, upsample
 from genjax.registry import register
 
 

@@ -1,7 +1,6 @@
 """The U-Net of diffusion models: one module for DDPM's (Ho et al. 2020) and ADM's (Dhariwal & Nichol 2021)."""
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -22,8 +21,8 @@ from genjax.networks.base import (
     require_one_of,
     split_perturbed,
 )
-from genjax.networks.dropout import Dropout
 from genjax.networks.remat import check_remat, remat
+from genjax.networks.unet_blocks import INIT, ZEROS, AttentionBlock, ResidualBlock, normalize, split_heads, upsample
 from genjax.registry import register
 
 DHARIWAL = bibtex("""
@@ -71,12 +70,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "adm_imagenet256": {**_ADM, "multipliers": (1, 1, 2, 2, 4, 4)},
     "adm_imagenet512": {**_ADM, "multipliers": (0.5, 1, 1, 2, 2, 4, 4)},
 }
-
-# Ho et al. 2020's code; the last layer of every branch starts at zero, so that the network starts at zero.
-_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-# The same for three square matrices side by side, whose joint fan_avg is twice that of each.
-_INIT_QKV = nn.initializers.variance_scaling(2.0, "fan_avg", "uniform")
-_ZEROS = nn.initializers.zeros
 
 
 @register("network", "unet")
@@ -213,7 +206,7 @@ class UNet(nn.Module):
         self.check((height, width, channels))
         cond, perturbed = split_perturbed(cond, self.attention_layers(height))
         widths, last = self.widths, len(self.widths) - 1
-        conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=_INIT, dtype=self.dtype)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=INIT, dtype=self.dtype)
         block = functools.partial(
             remat(ResidualBlock, self.remat),
             scale_shift=self.scale_shift,
@@ -234,7 +227,7 @@ class UNet(nn.Module):
             return attention_block(name=name)(h, perturbed.get(name))
 
         emb = embeddings.NoiseEmbedding(
-            4 * self.channels, self.channels, self.embedding, kernel_init=_INIT, name="noise_embedding"
+            4 * self.channels, self.channels, self.embedding, kernel_init=INIT, name="noise_embedding"
         )(noise_label)
         if self.num_classes is not None:
             emb += embeddings.ClassEmbedding(self.num_classes, 4 * self.channels, name="class_embedding")(cond, batch)
@@ -276,107 +269,4 @@ class UNet(nn.Module):
                     h = conv(width, name=f"up_{level}_resample")(upsample(h))
 
         h = nn.silu(normalize(h, name="out_norm"))
-        return nn.Conv(self.out_channels or channels, (3, 3), kernel_init=_ZEROS, dtype=jnp.float32, name="out")(h)
-
-
-class ResidualBlock(nn.Module):
-    """Normalization, SiLU, convolution, twice, with the conditioning between and a skip around.
-
-    Attributes:
-        width: channels of the result.
-        scale_shift, skip_rescale, dropout, dtype: see `UNet`.
-        resample: None, "down" or "up": halves or doubles the resolution of branch and skip before any convolution.
-    """
-
-    width: int
-    scale_shift: bool
-    skip_rescale: bool
-    dropout: float
-    dtype: str
-    resample: str | None = None
-
-    @nn.compact
-    def __call__(self, x: Array, emb: Array, dropout: Array | None = None) -> Array:
-        """Maps [B, H, W, C] and the conditioning [B, E] to [B, H', W', width] in `dtype`; `dropout` as in `UNet`."""
-        conv = functools.partial(nn.Conv, self.width, (3, 3), dtype=self.dtype)
-        change = {None: lambda a: a, "down": downsample, "up": upsample}[self.resample]
-
-        h = nn.silu(normalize(x, name="norm_0"))
-        h, x = change(h), change(x)
-        h = conv(kernel_init=_INIT, name="conv_0")(h)
-        features = (1 + self.scale_shift) * self.width
-        shift = nn.Dense(features, kernel_init=_INIT, dtype=self.dtype, name="conditioning")(emb)[:, None, None, :]
-        if self.scale_shift:
-            scale, shift = jnp.split(shift.astype(jnp.float32), 2, axis=-1)
-            h = normalize(h, name="norm_1") * (1 + scale) + shift
-        else:
-            h = normalize(h + shift, name="norm_1")
-        h = Dropout(self.dropout, name="dropout")(nn.silu(h), dropout)
-        h = conv(kernel_init=_ZEROS, name="conv_1")(h)
-        if x.shape[-1] != self.width:
-            x = nn.Dense(self.width, kernel_init=_INIT, dtype=self.dtype, name="skip")(x)
-        return _join(x, h, self.skip_rescale)
-
-
-class AttentionBlock(nn.Module):
-    """Normalization and self-attention over all positions, with a skip around.
-
-    Attributes:
-        heads, head_channels: see `UNet`.
-        skip_rescale, implementation, dtype: see `UNet`.
-    """
-
-    heads: int | None
-    head_channels: int | None
-    skip_rescale: bool
-    implementation: str
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: Array, perturbed: Array | None = None) -> Array:
-        """Maps [B, H, W, C] to the same in `dtype`; the attention map of `perturbed` samples [B] is the identity."""
-        batch, height, width, channels = x.shape
-        heads = split_heads(channels, self.heads, self.head_channels)
-        tokens = normalize(x, name="norm").reshape(batch, height * width, channels)
-        qkv = nn.Dense(3 * channels, kernel_init=_INIT_QKV, dtype=self.dtype, name="qkv")(tokens)
-        query, key, value = (a.reshape(batch, -1, heads, channels // heads) for a in jnp.split(qkv, 3, axis=-1))
-        h = attention.attention(query, key, value, self.implementation, perturbed).reshape(x.shape)
-        h = nn.Dense(channels, kernel_init=_ZEROS, dtype=self.dtype, name="out")(h)
-        return _join(x, h, self.skip_rescale)
-
-
-def split_heads(channels: int, heads: int | None, head_channels: int | None) -> int:
-    """Returns the number of heads of a layer, of which one of the last two arguments is given.
-
-    Raises:
-        ValueError: the channels cannot be divided so.
-    """
-    if head_channels is None:
-        require(channels % (heads or 1) == 0, f"heads = {heads}: does not divide the {channels} channels of a layer")
-        return heads or 1
-    require(channels % head_channels == 0, f"head_channels = {head_channels}: does not divide {channels} channels")
-    return channels // head_channels
-
-
-def normalize(x: Array, name: str) -> Array:
-    """Group normalization in float32: 32 groups, fewer where a group would have under 4 channels or be uneven."""
-    channels = x.shape[-1]
-    groups = next(g for g in range(max(min(32, channels // 4), 1), 0, -1) if channels % g == 0)
-    return nn.GroupNorm(groups, epsilon=1e-6, dtype=jnp.float32, name=name)(x)
-
-
-def downsample(x: Array) -> Array:
-    """Halves the resolution of [B, H, W, C] by averages of 2x2."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
-
-
-def upsample(x: Array) -> Array:
-    """Doubles the resolution of [B, H, W, C] by repetition."""
-    batch, height, width, channels = x.shape
-    repeated = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return repeated.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def _join(x: Array, h: Array, rescale: bool) -> Array:
-    return (x + h) * math.sqrt(0.5) if rescale else x + h
+        return nn.Conv(self.out_channels or channels, (3, 3), kernel_init=ZEROS, dtype=jnp.float32, name="out")(h)

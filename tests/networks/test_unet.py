@@ -8,7 +8,8 @@ import pytest
 
 from genjax import config
 from genjax.networks import UNet, param_shapes
-from genjax.networks.unet import PRESETS, AttentionBlock, ResidualBlock, normalize, split_heads
+from genjax.networks.unet import PRESETS
+from genjax.networks.unet_blocks import AttentionBlock, ResidualBlock, normalize, split_heads
 
 
 @pytest.fixture(scope="module")
