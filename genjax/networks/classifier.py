@@ -1,4 +1,4 @@
-"""Classifiers of noisy images, for classifier guidance: the half of the ADM U-Net that goes down."""
+"""Classifiers of noisy images, for classifier guidance: the half of the ADM U-Net that goes down.
 
 A module of kind "noisy_classifier" is hashable, has its parameters in float32, and fulfils `NoisyClassifier`.
 """
