@@ -49,6 +49,16 @@ KINGMA_2023 = bibtex(
     }
     """
 )
+SONG_2021_LIKELIHOOD = bibtex(
+    """
+    @inproceedings{song2021maximum,
+      title = {Maximum Likelihood Training of Score-Based Diffusion Models},
+      author = {Song, Yang and Durkan, Conor and Murray, Iain and Ermon, Stefano},
+      booktitle = {Advances in Neural Information Processing Systems},
+      year = {2021}
+    }
+    """
+)
 
 
 class Weighting(Protocol):
@@ -87,6 +97,20 @@ class MinSNR:
     def __call__(self, t: Array, process: Process, parameterization: Parameterization) -> Array:
         """Returns the weight [B]."""
         return parameterization.eps_scale(t, process) ** 2 * jnp.minimum(1.0, self.gamma * _inverse_snr(t, process))
+
+
+@register("weighting", "truncated_snr", reference="salimans2022progressive")
+@dataclasses.dataclass(frozen=True)
+class TruncatedSNR:
+    """max(SNR, 1) on the square error of x_0 (Salimans & Ho 2022, sec. 4, eq. 9).
+
+    Their "SNR + 1" is the plain square error of v.
+    """
+
+    def __call__(self, t: Array, process: Process, parameterization: Parameterization) -> Array:
+        """Returns the weight [B]."""
+        t = jnp.minimum(t, 1.0 - 1e-6)  # scale^2 / SNR has a limit at alpha = 0, but no value
+        return parameterization.eps_scale(t, process) ** 2 * jnp.maximum(1.0, _inverse_snr(t, process))
 
 
 @register("weighting", "p2")
@@ -137,6 +161,27 @@ class Sigmoid:
 
     def __call__(self, t: Array, process: Process, parameterization: Parameterization) -> Array:
         """Returns the weight [B]."""
-        alpha, sigma = jnp.maximum(process.alpha(t), 1e-8), jnp.maximum(process.sigma(t), 1e-8)
-        rate = process.d_sigma(t) / sigma - process.d_alpha(t) / alpha
+        rate = 0.5 * noise_rate(t, process)
         return parameterization.eps_scale(t, process) ** 2 * rate * jax.nn.sigmoid(self.bias - process.log_snr(t))
+
+
+@register("weighting", "likelihood")
+@dataclasses.dataclass(frozen=True)
+class LikelihoodWeighting:
+    """g(t)^2 on the square error of the score, so -d(log-SNR)/dt on that of eps (Song et al. 2021c, theorem 1).
+
+    With uniform times, half of the sum over pixels bounds the divergence of the model from the data, up to what does
+    not depend on the network. It has far less variance with times of the sampler `importance`.
+    """
+
+    reference: ClassVar[str] = SONG_2021_LIKELIHOOD
+
+    def __call__(self, t: Array, process: Process, parameterization: Parameterization) -> Array:
+        """Returns the weight [B]."""
+        return parameterization.eps_scale(t, process) ** 2 * noise_rate(t, process)
+
+
+def noise_rate(t: Array, process: Process) -> Array:
+    """Returns g(t)^2 / sigma(t)^2 = -d(log-SNR)/dt, of the shape of t; alpha and sigma are held above 1e-8."""
+    alpha, sigma = jnp.maximum(process.alpha(t), 1e-8), jnp.maximum(process.sigma(t), 1e-8)
+    return 2.0 * (process.d_sigma(t) / sigma - process.d_alpha(t) / alpha)
