@@ -8,8 +8,8 @@ output F and x_0, so errors map linearly:
 The magnitude |(a / s) c| is `eps_scale`; it is finite where c alone is not, and turns a loss on the output into the
 loss on eps that all weightings are written in.
 
-The network sees c_in x with c_in = 1 / max(1, n): 1 for VP, sub-VP and the straight path, 1 / sqrt(1 + sigma^2) for VE,
-as each was published. EDM has its own c_in.
+The network sees c_in x with c_in = 1 / max(1, n): 1 for VP, sub-VP and the straight path, as published, and
+1 / sqrt(1 + sigma^2) for VE, where Song et al. 2021b have 1. EDM has its own c_in.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from genjax.citation import bibtex
-from genjax.config import require
+from genjax.config import nearest, require
 from genjax.processes.base import Process
 from genjax.registry import register
 
@@ -113,9 +113,28 @@ class Score(_TimeLabelled):
     """The network predicts the score, times sigma where `scaled` (Song et al. 2021b, sec. 3.3).
 
     The unscaled target -eps / sigma has no bound as sigma -> 0; sigma is held above 1e-5 there.
+
+    Attributes:
+        time_scale, time_offset: of the noise label "time", `time_scale * t + time_offset`.
+        scaled: whether the output is sigma times the score.
+        label: "time", or "log_sigma" for log(sigma) with sigma held above 1e-5, as NCSN++ has it.
+        scale_input: whether the network sees c_in x. The published networks for VE see x itself.
     """
 
     scaled: bool = True
+    label: str = "time"
+    scale_input: bool = True
+
+    def __post_init__(self) -> None:
+        labels = ("time", "log_sigma")
+        require(self.label in labels, f"label = {self.label!r}{nearest(self.label, labels)}")
+
+    def network_input(self, x_t: Array, t: Array, process: Process) -> tuple[Array, Array]:
+        """Returns x_t, scaled or not, and the label."""
+        x_in, label = super().network_input(x_t, t, process)
+        if self.label == "log_sigma":
+            label = jnp.log(jnp.maximum(process.sigma(t), 1e-5))
+        return x_in if self.scale_input else x_t, label
 
     def _sigma(self, t: Array, process: Process) -> Array:
         return jnp.ones_like(t) if self.scaled else jnp.maximum(process.sigma(t), 1e-5)

@@ -3,18 +3,22 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from genjax.config import component
 from genjax.families.base import Aux, Batch, Keys, Params, Phase, State, conditions
+from genjax.families.couplings import Coupling, Independent
 from genjax.families.denoising import MODEL, Denoising
 from genjax.families.noise_levels import by_noise_level
-from genjax.families.time_samplers import TimeSampler, UniformTimes
+from genjax.families.time_samplers import TimeSampler, UniformTimes, correction
 from genjax.families.weightings import Uniform, Weighting
 from genjax.parameterizations import expand
 from genjax.registry import register
-from genjax.sampling.keys import normal_like
+
+UNCERTAINTY = "uncertainty"  # the branch of the role "model" that is not the network's
+LIKELIHOOD = 2**31 - 1  # folded into a key; no draw of the loss has this number
 
 
 @register("family", "diffusion")
@@ -28,18 +32,36 @@ class Diffusion(Denoising):
     Attributes beside those of `Denoising`:
         weighting: weight of the loss at each noise level.
         time_sampler: distribution of the noise levels in training.
+        coupling: which noise each image of a batch goes to. One that exchanges noise between examples makes an
+            example's loss depend on the others that are computed with it.
     """
 
     weighting: Weighting = component("weighting", Uniform())
     time_sampler: TimeSampler = component("time_sampler", UniformTimes())
+    coupling: Coupling = component("coupling", Independent())
     reference: ClassVar[str] = "ho2020denoising"
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises ValueError where the data do not fit the model; compiles nothing."""
+        super().check(spec)
+        self.likelihood.check(spec)
+
+    def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
+        """Returns the initial parameters of the role "model", of which the uncertainty is a branch."""
+        params, extra = super().init(key, spec)
+        if self.uncertainty is not None:
+            learnt = self.uncertainty.init(jax.random.fold_in(key, 1), jnp.zeros(1))["params"]
+            params = params | {MODEL: {**params[MODEL], UNCERTAINTY: learnt}}
+        return params, extra
 
     def phases(self) -> tuple[Phase, ...]:
         """Returns the one phase, which trains the role "model"."""
         return (Phase("train", MODEL, self._loss),)
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
-        """Returns the weighted loss of each example, without dropout, as `loss` [B]."""
+        """Returns the weighted loss of each example, without dropout, as `loss` [B]; {} where the coupling needs more."""
+        if not set(self.coupling.needs) <= set(batch):
+            return {}
         keys = Keys.of(key, len(batch["image"]))
         return {"loss": self._losses(params[MODEL], batch, keys, conditions(batch, self.condition))[0]}
 
@@ -48,7 +70,7 @@ class Diffusion(Denoising):
         cond = self._partly_dropped(keys_condition, conditions(batch, self.condition))
         weighted, plain, t = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
         levels = by_noise_level(plain, self.process.log_snr(t))
-        return weighted.mean(), Aux({"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels})
+        return self._by_uncertainty(params, weighted, t).mean(), Aux({"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels})
 
     def _losses(
         self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None
@@ -61,9 +83,17 @@ class Diffusion(Denoising):
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         output = self._apply(params, x_in, label, cond, dropout)
         error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))
-        return self.weighting(t, self.process, self.parameterization) * error, error, t
+        weight = self.weighting(t, self.process, self.parameterization) * correction(self.time_sampler, t, self.process)
+        return weight * error, error, t
+
+    def _by_uncertainty(self, params: Params, loss: Array, t: Array) -> Array:
+        """A loss at times t, both [B], as it is trained: weighted by the learnt uncertainty, where there is one."""
+        if self.uncertainty is None:
+            return loss
+        noise = jnp.clip(self.process.log_snr(t) / -8.0, -5.0, 5.0)
+        u = self.uncertainty.apply({"params": params[UNCERTAINTY]}, noise)
+        return loss * jnp.exp(-u) + u
 
     def _pairs(self, keys: Keys, batch: Batch) -> tuple[Array, Array]:
         """Images and the noise that each goes to, both [B, H, W, C]."""
-        x_0 = batch["image"]
-        return x_0, normal_like(keys.each, x_0)
+        return self.coupling(keys, batch)

@@ -4,11 +4,14 @@ import dataclasses
 from typing import ClassVar, Protocol
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
 from genjax.families.base import Keys
+from genjax.families.weightings import SONG_2021_LIKELIHOOD, noise_rate
 from genjax.processes import Process
 from genjax.registry import register
 
@@ -25,11 +28,20 @@ KINGMA_2021 = bibtex(
 
 
 class TimeSampler(Protocol):
-    """A distribution of training times."""
+    """A distribution of training times.
+
+    The loss is a mean over it. One that is there for less variance alone has a method `correction(t, process) -> [B]`,
+    which is the density of uniform times over its own; see `correction`.
+    """
 
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B] in [0, 1]."""
         ...
+
+
+def correction(time_sampler: TimeSampler, t: Array, process: Process) -> Array:
+    """Returns the weights [B] that make a mean over drawn times the one that is meant: 1 for most samplers."""
+    return time_sampler.correction(t, process) if hasattr(time_sampler, "correction") else jnp.ones_like(t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +114,65 @@ class LogitNormal:
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B]."""
         return jax.nn.sigmoid(self.mean + self.std * jax.vmap(jax.random.normal)(keys.each))
+
+
+@register("time_sampler", "importance")
+@dataclasses.dataclass(frozen=True)
+class ImportanceTimes(_Interval):
+    """The mean over uniform times, from times whose density goes as g(t)^2 / sigma(t)^2 (Song et al. 2021c).
+
+    That is -d(log-SNR)/dt, so log-SNR is uniform, whatever the process. It is the density with the least variance for
+    the weighting `likelihood` while the error of eps is about the same everywhere; the correction makes that weight a
+    constant.
+    """
+
+    reference: ClassVar[str] = SONG_2021_LIKELIHOOD
+
+    def _ends(self, process: Process) -> np.ndarray:
+        ends = process.log_snr(np.array([self.t_min, self.t_max]))
+        require(
+            bool(np.all(np.isfinite(ends))),
+            f"t_min = {self.t_min}, t_max = {self.t_max}: log-SNR is infinite there, keep away from that end",
+        )
+        return ends
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        high, low = self._ends(process)
+        return process.time_of_log_snr(high + (low - high) * jax.vmap(jax.random.uniform)(keys.each))
+
+    def correction(self, t: Array, process: Process) -> Array:
+        """Returns the density of uniform times over that of these [B]."""
+        high, low = self._ends(process)
+        return (high - low) / ((self.t_max - self.t_min) * noise_rate(t, process))
+
+
+@register("time_sampler", "levels", reference="song2019generative")
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """One of n times, from 0 to 1 in equal steps; of `ve`, geometric noise levels (Song & Ermon 2019, sec. 4.2)."""
+
+    n: int = 10
+
+    def __post_init__(self) -> None:
+        require(self.n >= 2, f"n = {self.n}: must be at least 2")
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        index = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.n))(keys.each)
+        return index / (self.n - 1.0)
+
+
+@register("time_sampler", "fixed")
+@dataclasses.dataclass(frozen=True)
+class FixedTime:
+    """Always the same time: one noise level, or none where the process has no noise at t."""
+
+    t: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.t <= 1.0, f"t = {self.t}: must be in [0, 1]")
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        return jnp.full(keys.each.shape, self.t, jnp.float32)
