@@ -15,8 +15,7 @@ from genjax.families.denoising import MODEL
 from genjax.families.sampler import Sampler
 from genjax.families.student import TEACHER, Student
 from genjax.families.weightings import TruncatedSNR, Weighting
-from genjax.parameterizations import V, expand
-from genjax.parameterizations import Parameterization as Means
+from genjax.parameterizations import Parameterization, V, expand
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
 from genjax.solvers.steps import steps
@@ -48,7 +47,7 @@ class ProgressiveDistillation(Student):
             teacher's.
     """
 
-    parameterization: Means = component("parameterization", V())
+    parameterization: Parameterization = component("parameterization", V())
     sampler: Sampler = section(Sampler, Sampler(steps=4, final="none"))
     rounds: int = 3
     steps_per_round: int = 50_000
@@ -61,7 +60,7 @@ class ProgressiveDistillation(Student):
         for name in ("rounds", "steps_per_round"):
             require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: must be at least 1")
         require(
-            self.begin == "teacher", "begin = 'scratch': a student of progressive distillation begins as its teacher"
+            self.begin == "teacher", "begin = 'scratch': in progressive distillation a student begins as its teacher"
         )
         finest, coarse = self._grid(0), self.sampler.times(self.process, self.sampler.steps)
         require(
@@ -79,7 +78,7 @@ class ProgressiveDistillation(Student):
             require(mine == theirs, f"{name} = {mine}: must be the teacher's, which is {theirs}")
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
-        """Returns the initial parameters of the role "model", and in `extra` the teacher and the number of its round."""
+        """Returns the initial parameters of the role "model", and in `extra` the teacher and its round."""
         params, extra = super().init(key, spec)
         return params, {TEACHER: {MODEL: extra[TEACHER][MODEL]}, ROUND: jnp.zeros((), jnp.int32)}
 
