@@ -12,6 +12,7 @@ from genjax.sampling import times
 PROCESSES = {name: entry.build() for name, entry in registry.entries("process").items()}
 PROCESSES |= {
     "rectified_flow, shift 3": processes.RectifiedFlow(shift=3.0),
+    "trigflow to the right angle": processes.TrigFlow(sigma_max=np.inf),
     "discrete_vp, scaled linear": processes.DiscreteVP("scaled_linear", beta_start=0.00085, beta_end=0.012),
     "discrete_vp, cosine": processes.DiscreteVP("cosine"),
     "discrete_vp, sigmoid": processes.DiscreteVP("sigmoid"),
@@ -75,6 +76,15 @@ def test_variance_is_preserved(name):
     np.testing.assert_allclose(process.alpha(t) ** 2 + process.sigma(t) ** 2, 1.0, rtol=1e-12)
 
 
+def test_trigflow_is_the_circle_with_the_paper_s_noise_levels():
+    """Lu & Song 2025, sec. 3: variance sigma_data^2 at all times, noise level sigma_data tan(a), first step at 80."""
+    process, t = PROCESSES["trigflow"], np.linspace(0, 1, 101)
+    np.testing.assert_allclose(process.alpha(t) ** 2 + (process.sigma(t) / 0.5) ** 2, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(process.sigma(t[:-1]), 0.5 * np.sin(t[:-1] * np.arctan(80 / 0.5)), rtol=1e-12)
+    assert process.sigma(np.float64(1)) / process.alpha(np.float64(1)) == pytest.approx(80.0, rel=1e-10)
+    assert PROCESSES["trigflow to the right angle"].alpha(np.float64(1)) == 0.0
+
+
 @each_process
 def test_prior_has_the_last_sigma(process):
     x = process.prior(jax.random.key(1), (4000,))
@@ -125,6 +135,7 @@ def test_published_continuous_schedules():
         (dict(name="discrete_vp", schedule="linaer"), "'linear'"),
         (dict(name="ve", sigma_min=5.0, sigma_max=1.0), "sigma_min = 5.0"),
         (dict(name="rectified_flow", shift=0.0), "shift = 0.0"),
+        (dict(name="trigflow", sigma_data=0.0), "sigma_data = 0.0"),
     ],
 )
 def test_mistakes_are_named(spec, words):
