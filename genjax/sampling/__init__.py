@@ -3,7 +3,7 @@
 from genjax.sampling import analysis, guidance, inverse_problems, times
 from genjax.sampling.bound import continuous_bound, discrete_bound
 from genjax.sampling.brownian import brownian_path
-from genjax.sampling.core import StatefulDenoiser, sample, solve
+from genjax.sampling.core import StatefulDenoiser, sample, solve, start
 from genjax.sampling.inversion import decode, encode, image_to_image
 from genjax.sampling.keys import sample_keys
 from genjax.sampling.likelihood import bits_per_dim, log_likelihood
@@ -26,5 +26,6 @@ __all__ = [
     "sample",
     "sample_keys",
     "solve",
+    "start",
     "times",
 ]

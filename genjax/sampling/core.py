@@ -203,16 +203,12 @@ def sample(
         ValueError: as for `solve`.
         RuntimeError: as for `solve`.
     """
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    keys = sample_keys(key, shape[0])
-    x = jax.vmap(lambda k: process.prior(k, shape[1:]))(fold(keys, 0))
     times = check_times(times)
     if not isinstance(times, jax.core.Tracer):
         require(times[-1] < times[0], f"to generate, times must fall; these rise from {times[0]} to {times[-1]}")
-    scale = process.sigma(times[0]) / process.sigma(np.float64(1.0))
-    x = jnp.asarray(scale, x.dtype) * x
+    x = start(key, process, times, shape)
     return solve(
-        fold(keys, 1),
+        jax.vmap(jax.random.fold_in, (0, None))(sample_keys(key, shape[0]), 1),
         denoise,
         process,
         solver,
@@ -224,6 +220,21 @@ def sample(
         debug=debug,
         carry=carry,
     )
+
+
+def start(key: Array, process: Process, times: Any, shape: tuple[int, ...]) -> Array:
+    """Returns the state that `sample` begins with, noise of the level at `times[0]`, [B, ...].
+
+    Args:
+        key: random key, or one a sample [B], as for `sample`.
+        process: the process.
+        times: [steps + 1].
+        shape: [B, ...].
+    """
+    keys = jax.vmap(jax.random.fold_in, (0, None))(sample_keys(key, shape[0]), 0)
+    x = jax.vmap(lambda k: process.prior(k, shape[1:]))(keys)
+    scale = process.sigma(times[0]) / process.sigma(np.float64(1.0))
+    return jnp.asarray(scale, x.dtype) * x
 
 
 def _stateless(denoise: Denoiser) -> StatefulDenoiser:
