@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from genjax.config import component
-from genjax.families.base import Aux, Batch, Keys, Params, Phase, State, conditions
+from genjax.config import component, section
+from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
 from genjax.families.couplings import Coupling, Independent
 from genjax.families.denoising import MODEL, Denoising
+from genjax.families.likelihood_figures import Likelihood
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.time_samplers import TimeSampler, UniformTimes, correction
 from genjax.families.weightings import Uniform, Weighting
@@ -34,11 +35,16 @@ class Diffusion(Denoising):
         time_sampler: distribution of the noise levels in training.
         coupling: which noise each image of a batch goes to. One that exchanges noise between examples makes an
             example's loss depend on the others that are computed with it.
+        likelihood: what evaluation says of likelihood.
+        uncertainty: a learnt log-variance u of the loss L at each noise level, which is then trained as L / exp(u) + u
+            (Karras et al. 2024b, eq. 16): every level gets the same weight, whatever the weighting. None for none.
     """
 
     weighting: Weighting = component("weighting", Uniform())
     time_sampler: TimeSampler = component("time_sampler", UniformTimes())
     coupling: Coupling = component("coupling", Independent())
+    likelihood: Likelihood = section(Likelihood, Likelihood())
+    uncertainty: Any = component("uncertainty", None)
     reference: ClassVar[str] = "ho2020denoising"
 
     def check(self, spec: DataSpec) -> None:
@@ -59,18 +65,25 @@ class Diffusion(Denoising):
         return (Phase("train", MODEL, self._loss),)
 
     def evaluate(self, params: dict[str, Params], batch: Batch, key: Array) -> dict[str, Array]:
-        """Returns the weighted loss of each example, without dropout, as `loss` [B]; {} where the coupling needs more."""
-        if not set(self.coupling.needs) <= set(batch):
-            return {}
-        keys = Keys.of(key, len(batch["image"]))
-        return {"loss": self._losses(params[MODEL], batch, keys, conditions(batch, self.condition))[0]}
+        """Returns the weighted loss of each example, without dropout, as `loss` [B], and what is said of likelihood.
+
+        There is no loss where the coupling needs more than the batch has.
+        """
+        keys, cond = Keys.of(key, len(batch["image"])), conditions(batch, self.condition)
+        known = set(self.coupling.needs) <= set(batch)
+        figures = {"loss": self._losses(params[MODEL], batch, keys, cond)[0]} if known else {}
+        denoise, fold = self.denoiser(params), jax.vmap(jax.random.fold_in, (0, None))
+        return figures | self.likelihood(
+            fold(keys.each, LIKELIHOOD), lambda x_t, t: denoise(x_t, t, cond), self.process, batch["image"]
+        )
 
     def _loss(self, params: Params, state: State, batch: Batch, keys: Keys) -> tuple[Array, Aux]:
         keys_condition, keys_dropout, keys_loss = keys.split(3)
         cond = self._partly_dropped(keys_condition, conditions(batch, self.condition))
         weighted, plain, t = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
         levels = by_noise_level(plain, self.process.log_snr(t))
-        return self._by_uncertainty(params, weighted, t).mean(), Aux({"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels})
+        metrics = {"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels}
+        return self._by_uncertainty(params, weighted, t).mean(), Aux(metrics)
 
     def _losses(
         self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None

@@ -12,10 +12,12 @@ from genjax.networks.dit import DiT
 from genjax.networks.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from genjax.networks.hierarchical import VDVAE, Hierarchy
 from genjax.networks.mlp import MLP
+from genjax.networks.noise_schedule import MonotoneSchedule, NoiseSchedule
 from genjax.networks.players import MLPDiscriminator, MLPGenerator
 from genjax.networks.spatial import ResidualDecoder, ResidualEncoder
 from genjax.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from genjax.networks.translation import PatchDiscriminator, ResNetTranslator, Translator
+from genjax.networks.uncertainty import FourierUncertainty, Uncertainty
 from genjax.networks.unet import UNet
 
 __all__ = [
@@ -29,13 +31,16 @@ __all__ = [
     "Decoder",
     "DiT",
     "Encoder",
+    "FourierUncertainty",
     "Hierarchy",
     "ImageShape",
     "MLPDecoder",
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
+    "MonotoneSchedule",
     "Network",
+    "NoiseSchedule",
     "NoisyClassifier",
     "PatchDiscriminator",
     "ResNetDiscriminator",
@@ -47,6 +52,7 @@ __all__ = [
     "StyleGAN2Generator",
     "Translator",
     "UNet",
+    "Uncertainty",
     "UNetEncoder",
     "count",
     "param_shapes",

@@ -1,6 +1,5 @@
 """Losses, weightings, time samplers and generation of the diffusion families, on networks that are functions."""
 
-import dataclasses
 import functools
 import types
 
@@ -14,28 +13,13 @@ from genjax.families import Diffusion, FlowMatching, Sampler, time_samplers, wei
 from genjax.families.base import Keys
 from genjax.families.sampler import null_condition
 from genjax.sampling import guidance, times
+from tests.families.functions import Function
 
 SHAPE = (4, 4, 1)
 SPEC = types.SimpleNamespace(image_shape=SHAPE, num_classes=10)
 STATE = None  # the losses here read nothing of it
 PARAMETERIZATIONS = {name: entry.build() for name, entry in registry.entries("parameterization").items()}
 VP = processes.LinearVP()
-
-
-@dataclasses.dataclass(frozen=True)
-class Function:
-    """A network that is a function of (params, x, noise label, cond)."""
-
-    function: object
-
-    def check(self, image_shape):
-        pass
-
-    def init(self, key, x, label, cond):
-        return {"params": {"w": jnp.ones(())}}
-
-    def apply(self, variables, x, label, cond, dropout=None):
-        return self.function(variables["params"]["w"], x, label, cond)
 
 
 def batch(n=64):
@@ -120,8 +104,8 @@ def test_flow_matching_regresses_on_eps_minus_x0():
     family = FlowMatching(network=ZERO, image_shape=SHAPE)
     loss, _ = family.phases()[0].loss({"w": jnp.ones(())}, STATE, batch(4096), Keys.of(jax.random.key(0), 4096))
     assert float(loss) == pytest.approx(4.0 / 3.0, rel=0.02)
-    with pytest.raises(ValueError, match="rectified_flow"):
-        FlowMatching(network=ZERO, image_shape=SHAPE, process=VP)
+    with pytest.raises(ValueError, match="learns the velocity"):
+        FlowMatching(network=ZERO, image_shape=SHAPE, parameterization=parameterizations.Eps())
 
 
 def test_condition_dropout():
@@ -237,7 +221,7 @@ def test_wrong_options_of_guidance_are_found_before_sampling():
 def test_networks_that_do_not_fit_are_named():
     from genjax.networks import MLP
 
-    spec = types.SimpleNamespace(image_shape=(4, 4, 3), num_classes=10)
+    spec = types.SimpleNamespace(image_shape=(4, 4, 3), num_classes=10, levels=256)
     for network, words in [
         (MLP(hidden=8, depth=1, num_classes=5), "num_classes = 5, but the data have 10"),
         (MLP(hidden=8, depth=1, num_classes=10, out_channels=1), r"returns \(4, 4, 1\) for images of \(4, 4, 3\)"),
