@@ -42,6 +42,7 @@ KINDS = {
     "adversarial_loss": "genjax.families.adversarial",
     "weighting": "genjax.families.weightings",
     "time_sampler": "genjax.families.time_samplers",
+    "score_matching": "genjax.families.score_matching",
     "coupling": "genjax.families.couplings",
     "likelihood": "genjax.families.likelihoods",
     "objective": "genjax.families.objectives",

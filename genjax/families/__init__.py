@@ -11,6 +11,7 @@ from genjax.families.hierarchical_vae import HierarchicalVAE
 from genjax.families.normalizing_flow import NormalizingFlow
 from genjax.families.progressive_distillation import ProgressiveDistillation
 from genjax.families.sampler import Sampler
+from genjax.families.score import ScoreModel
 from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
@@ -34,6 +35,7 @@ __all__ = [
     "Phase",
     "ProgressiveDistillation",
     "Sampler",
+    "ScoreModel",
     "State",
     "StyleGAN2",
 ]
