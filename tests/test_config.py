@@ -81,7 +81,7 @@ def test_describe_is_the_inverse_of_build(kind):
     rates = dict(init_value=0.1, peak_value=0.2, end_value=0.05, decay_steps=9, transition_steps=9, warmup_steps=2)
     rates |= dict(value=0.1, decay_rate=0.5, power=1.0)
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}, "pairs": {"path": "x"}}
-    for name in ("diffusion", "flow_matching", "score"):
+    for name in ("diffusion", "flow_matching", "score", "consistency"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
     model = {"name": "diffusion", **options["diffusion"]}
     options |= {"run": {"workdir": "x", "family": model}, "untrained": {"family": model}}
@@ -89,6 +89,7 @@ def test_describe_is_the_inverse_of_build(kind):
         options[name] = {"image_shape": (8, 8, 1), "encoder": {"name": "mlp"}, "decoder": {"name": "mlp"}}
     options["vdvae"] = {"levels": ((8, 1, 1),)}
     options["hierarchical_vae"] = {"image_shape": (8, 8, 1), "hierarchy": {"name": "vdvae", **options["vdvae"]}}
+    options |= {"square_root": {"steps": 9}, "doubling": {"steps": 9}, "ect": {"steps_per_stage": 9}}
     options["unet_encoder"] = {"num_classes": 10}
     residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}

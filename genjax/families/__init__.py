@@ -2,16 +2,20 @@
 
 from genjax.families.autoencoder import Autoencoder
 from genjax.families.base import Aux, Batch, Extra, Family, Params, Phase, State
+from genjax.families.consistency import ConsistencyModel
 from genjax.families.cycle_gan import CycleGAN
 from genjax.families.diffusion import Diffusion
 from genjax.families.dmd import DMD
 from genjax.families.flow_matching import FlowMatching
 from genjax.families.gan import GAN
 from genjax.families.hierarchical_vae import HierarchicalVAE
+from genjax.families.meanflow import MeanFlow
 from genjax.families.normalizing_flow import NormalizingFlow
 from genjax.families.progressive_distillation import ProgressiveDistillation
 from genjax.families.sampler import Sampler
+from genjax.families.scm import SCM
 from genjax.families.score import ScoreModel
+from genjax.families.shortcut import Shortcut
 from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
@@ -19,23 +23,27 @@ from genjax.families.vq_vae import VQVAE
 __all__ = [
     "DMD",
     "GAN",
+    "SCM",
     "VAE",
     "VQVAE",
     "Autoencoder",
     "Aux",
     "Batch",
+    "ConsistencyModel",
     "CycleGAN",
     "Diffusion",
     "Extra",
     "Family",
     "FlowMatching",
     "HierarchicalVAE",
+    "MeanFlow",
     "NormalizingFlow",
     "Params",
     "Phase",
     "ProgressiveDistillation",
     "Sampler",
     "ScoreModel",
+    "Shortcut",
     "State",
     "StyleGAN2",
 ]

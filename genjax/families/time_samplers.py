@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from genjax.citation import bibtex
-from genjax.config import require
+from genjax.config import component, require
 from genjax.families.base import Keys
 from genjax.families.weightings import SONG_2021_LIKELIHOOD, noise_rate
 from genjax.processes import Process
@@ -86,17 +86,29 @@ class LowDiscrepancy(_Interval):
 @register("time_sampler", "log_normal", reference="karras2022elucidating")
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-    """log(sigma / alpha) is normal (Karras et al. 2022, table 1), clipped to the noise levels of the process."""
+    """log(sigma / alpha) is normal (Karras et al. 2022, table 1), within the noise levels of the process.
+
+    Attributes:
+        mean: its mean.
+        std: its standard deviation.
+        truncated: whether what lies beyond the process is drawn again, as in Song & Dhariwal 2024, or moved to its end.
+    """
 
     mean: float = -1.2
     std: float = 1.2
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         require(self.std > 0, f"std = {self.std}: must be positive")
 
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B]."""
-        return process.time_of_log_snr(-2.0 * (self.mean + self.std * jax.vmap(jax.random.normal)(keys.each)))
+        if self.truncated:
+            low, high = (float(-0.5 * process.log_snr(np.float64(t)) - self.mean) / self.std for t in (0.0, 1.0))
+            drawn = jax.vmap(lambda key: jax.random.truncated_normal(key, low, high))(keys.each)
+        else:
+            drawn = jax.vmap(jax.random.normal)(keys.each)
+        return process.time_of_log_snr(-2.0 * (self.mean + self.std * drawn))
 
 
 @register("time_sampler", "logit_normal")
@@ -176,3 +188,66 @@ class FixedTime:
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B]."""
         return jnp.full(keys.each.shape, self.t, jnp.float32)
+
+
+@register("time_sampler", "mode")
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """More, or less, of the middle, and the ends as often as need be (Esser et al. 2024, eq. 20).
+
+    t = 1 - u - scale (cos^2(pi u / 2) - 1 + u) for uniform u.
+
+    Attributes:
+        scale: in [-1, 2 / (pi - 2)]; 0 is uniform, positive prefers the middle. 1.29 in the paper's best.
+    """
+
+    scale: float = 1.29
+    reference: ClassVar[str] = "esser2024scaling"
+
+    def __post_init__(self) -> None:
+        most = 2.0 / (np.pi - 2.0)
+        require(-1.0 <= self.scale <= most, f"scale = {self.scale}: must be in [-1, {most:.4f}]")
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        u = jax.vmap(jax.random.uniform)(keys.each)
+        return jnp.clip(1.0 - u - self.scale * (jnp.cos(0.5 * np.pi * u) ** 2 - 1.0 + u), 0.0, 1.0)
+
+
+@register("time_sampler", "cosmap")
+@dataclasses.dataclass(frozen=True)
+class CosMap:
+    """On the straight path, the noise levels of the cosine schedule with uniform times (Esser et al. 2024, eq. 21)."""
+
+    reference: ClassVar[str] = "esser2024scaling"
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        angle = 0.5 * np.pi * jax.vmap(jax.random.uniform)(keys.each)
+        return jnp.sin(angle) / (jnp.sin(angle) + jnp.cos(angle))
+
+
+@register("time_sampler", "shifted")
+@dataclasses.dataclass(frozen=True)
+class Shifted:
+    """Other times moved towards noise, for high resolutions: shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23).
+
+    It moves the times alone, as the paper does; the process `rectified_flow(shift=...)` counts time anew, so that its
+    velocity is another. To generate, take the grid `flow_shift` with the same shift.
+
+    Attributes:
+        times: the times that are moved.
+        shift: 3 in the paper at 1024 x 1024; 1 changes nothing. See `processes.resolution_shift` and `flux_shift`.
+    """
+
+    times: TimeSampler = component("time_sampler", LogitNormal())
+    shift: float = 3.0
+    reference: ClassVar[str] = "esser2024scaling"
+
+    def __post_init__(self) -> None:
+        require(self.shift > 0, f"shift = {self.shift}: must be positive")
+
+    def __call__(self, keys: Keys, process: Process) -> Array:
+        """Returns times [B]."""
+        t = self.times(keys, process)
+        return self.shift * t / (1.0 + (self.shift - 1.0) * t)
