@@ -2,9 +2,21 @@
 
 from genjax.processes.base import Process
 from genjax.processes.discrete import DiscreteVP
-from genjax.processes.rectified_flow import RectifiedFlow
+from genjax.processes.rectified_flow import RectifiedFlow, flux_shift, resolution_shift
 from genjax.processes.trigflow import TrigFlow
 from genjax.processes.variance_exploding import EDM, VE
 from genjax.processes.variance_preserving import CosineVP, LinearVP, SubVP
 
-__all__ = ["EDM", "VE", "CosineVP", "DiscreteVP", "LinearVP", "Process", "RectifiedFlow", "SubVP", "TrigFlow"]
+__all__ = [
+    "EDM",
+    "VE",
+    "CosineVP",
+    "DiscreteVP",
+    "LinearVP",
+    "Process",
+    "RectifiedFlow",
+    "SubVP",
+    "TrigFlow",
+    "flux_shift",
+    "resolution_shift",
+]

@@ -12,6 +12,7 @@ from genjax.sampling import times
 PROCESSES = {name: entry.build() for name, entry in registry.entries("process").items()}
 PROCESSES |= {
     "rectified_flow, shift 3": processes.RectifiedFlow(shift=3.0),
+    "rectified_flow, sigma_min": processes.RectifiedFlow(shift=2.0, sigma_min=1e-2),
     "trigflow to the right angle": processes.TrigFlow(sigma_max=np.inf),
     "discrete_vp, scaled linear": processes.DiscreteVP("scaled_linear", beta_start=0.00085, beta_end=0.012),
     "discrete_vp, cosine": processes.DiscreteVP("cosine"),
@@ -135,6 +136,7 @@ def test_published_continuous_schedules():
         (dict(name="discrete_vp", schedule="linaer"), "'linear'"),
         (dict(name="ve", sigma_min=5.0, sigma_max=1.0), "sigma_min = 5.0"),
         (dict(name="rectified_flow", shift=0.0), "shift = 0.0"),
+        (dict(name="rectified_flow", sigma_min=1.0), "sigma_min = 1.0"),
         (dict(name="trigflow", sigma_data=0.0), "sigma_data = 0.0"),
     ],
 )

@@ -6,6 +6,7 @@ from genjax.citation import bibtex
 from genjax.config import nearest, require
 from genjax.processes import Process
 from genjax.processes.base import log
+from genjax.processes.rectified_flow import flux_shift
 from genjax.registry import register
 from genjax.sampling.times.base import Grid, ends_of, from_log_snr
 from genjax.sampling.times.spacings import trailing
@@ -175,6 +176,4 @@ def flux(process: Process, steps: int, *, tokens: int = 4096) -> np.ndarray:
     Raises:
         ValueError: an argument is out of range.
     """
-    require(tokens >= 1, f"tokens = {tokens}: must be at least 1")
-    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
-    return shifted(trailing, float(np.exp(mu)))(process, steps)
+    return shifted(trailing, flux_shift(tokens))(process, steps)
