@@ -86,17 +86,29 @@ class LowDiscrepancy(_Interval):
 @register("time_sampler", "log_normal", reference="karras2022elucidating")
 @dataclasses.dataclass(frozen=True)
 class LogNormal:
-    """log(sigma / alpha) is normal (Karras et al. 2022, table 1), clipped to the noise levels of the process."""
+    """log(sigma / alpha) is normal (Karras et al. 2022, table 1), within the noise levels of the process.
+
+    Attributes:
+        mean: its mean.
+        std: its standard deviation.
+        truncated: whether what lies beyond the process is drawn again, as in Song & Dhariwal 2024, or moved to its end.
+    """
 
     mean: float = -1.2
     std: float = 1.2
+    truncated: bool = False
 
     def __post_init__(self) -> None:
         require(self.std > 0, f"std = {self.std}: must be positive")
 
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B]."""
-        return process.time_of_log_snr(-2.0 * (self.mean + self.std * jax.vmap(jax.random.normal)(keys.each)))
+        if self.truncated:
+            low, high = (float(-0.5 * process.log_snr(np.float64(t)) - self.mean) / self.std for t in (0.0, 1.0))
+            drawn = jax.vmap(lambda key: jax.random.truncated_normal(key, low, high))(keys.each)
+        else:
+            drawn = jax.vmap(jax.random.normal)(keys.each)
+        return process.time_of_log_snr(-2.0 * (self.mean + self.std * drawn))
 
 
 @register("time_sampler", "logit_normal")
