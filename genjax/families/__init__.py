@@ -9,6 +9,7 @@ from genjax.families.dmd import DMD
 from genjax.families.flow_matching import FlowMatching
 from genjax.families.gan import GAN
 from genjax.families.hierarchical_vae import HierarchicalVAE
+from genjax.families.improved_diffusion import ImprovedDiffusion
 from genjax.families.meanflow import MeanFlow
 from genjax.families.normalizing_flow import NormalizingFlow
 from genjax.families.progressive_distillation import ProgressiveDistillation
@@ -16,6 +17,7 @@ from genjax.families.sampler import Sampler
 from genjax.families.scm import SCM
 from genjax.families.score import ScoreModel
 from genjax.families.shortcut import Shortcut
+from genjax.families.stochastic_interpolant import StochasticInterpolant
 from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
@@ -36,6 +38,7 @@ __all__ = [
     "Family",
     "FlowMatching",
     "HierarchicalVAE",
+    "ImprovedDiffusion",
     "MeanFlow",
     "NormalizingFlow",
     "Params",
@@ -45,5 +48,6 @@ __all__ = [
     "ScoreModel",
     "Shortcut",
     "State",
+    "StochasticInterpolant",
     "StyleGAN2",
 ]

@@ -1,7 +1,7 @@
 """What families whose network stands for a denoiser share: what it takes, how it begins, how it generates."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class Denoising:
     condition: tuple[str, ...] = ()
     condition_dropout: float = 0.1
     sampler: Sampler = section(Sampler, Sampler())
+    gives_variances: ClassVar[bool] = False  # whether the network has outputs for the variances of a chain
 
     def __post_init__(self) -> None:
         check_image_shape(self.image_shape)
@@ -55,6 +56,10 @@ class Denoising:
             0.0 <= self.condition_dropout <= 1.0, f"condition_dropout = {self.condition_dropout}: must be in [0, 1]"
         )
         self.network.check(self.image_shape)
+        require(
+            self.gives_variances or getattr(self.sampler.solver, "variance", None) != "learned",
+            "sampler.solver.variance = 'learned': this family's network gives no variances",
+        )
         times = self.sampler.times(self.process, self.sampler.steps)  # a grid that the process refuses is found here
         # So are wrong options of a rule: it is applied, but evaluates nothing here.
         never: ConditionalDenoiser = lambda x_t, t, cond: x_t  # noqa: E731

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genjax.citation import bibtex
-from genjax.config import require
+from genjax.config import nearest, require
 from genjax.processes import Process
 from genjax.processes.base import namespace
 from genjax.registry import register
@@ -105,7 +105,9 @@ class DDPM(Linear):
 
     Attributes:
         variance: "small" is the posterior's, right for data that are one point; "large" is that of q(x_t | x_s), right
-            on VP for data N(0, I) (Ho et al. 2020, sec. 3.2). Neither adds noise in a step to sigma = 0.
+            on VP for data N(0, I) (Ho et al. 2020, sec. 3.2). Neither adds noise in a step to sigma = 0. "learned" asks
+            for the variances that a network gives: a family that has such a network samples by
+            `genjax.solvers.learned_variance`; a denoiser alone has none, and `plan` refuses.
     """
 
     variance: str = "small"
@@ -115,10 +117,12 @@ class DDPM(Linear):
     reference: ClassVar[str] = "ho2020denoising"
 
     def __post_init__(self) -> None:
-        require(self.variance in ("small", "large"), f"variance = {self.variance!r}: must be 'small' or 'large'")
+        variances = ("small", "large", "learned")
+        require(self.variance in variances, f"variance = {self.variance!r}{nearest(self.variance, variances)}")
 
     def plan(self, process: Process, times: Any) -> LinearPlan:
         """Returns the coefficients [steps]."""
+        require(self.variance != "learned", "variance = 'learned': this model's network gives no variances")
         check_falling("ddpm", times)
         a, b, std = posterior(process, times, 1.0)
         if self.variance == "large":
