@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from genjax.config import require
+from genjax.networks import attention_tangent
 from genjax.networks.base import require_one_of
 from genjax.networks.counting import counting
 
@@ -66,6 +67,10 @@ def attention(
 ) -> Array:
     """Returns softmax(q k^T / sqrt(D)) v for every head; the softmax is taken in float32 (Vaswani et al. 2017, eq. 1).
 
+    It can be differentiated in both modes, whatever the implementation. Where there are many keys, or a kernel of
+    cuDNN, the derivative along a direction is `attention_tangent.derivative`, which stores no matrix of all queries by
+    all keys; in reverse mode it is the implementation's own.
+
     Args:
         query: [B, T, heads, D].
         key: [B, S, heads, D], of the query's type.
@@ -81,7 +86,10 @@ def attention(
         ValueError: see `resolve`.
     """
     chosen = resolve(implementation, query.shape[-1], query.dtype)
-    out = jax.nn.dot_product_attention(query, key, value, implementation=chosen)
+    if chosen == "cudnn" or key.shape[1] > 2 * attention_tangent.BLOCK:
+        out = attention_tangent.flash(query, key, value, chosen)
+    else:
+        out = jax.nn.dot_product_attention(query, key, value, implementation="xla")
     return out if perturbed is None else jnp.where(perturbed[:, None, None, None], value, out)
 
 
