@@ -46,31 +46,37 @@ class Sampler:
         shape: tuple[int, ...],
         cond: Any = None,
         trace: Trace | None = None,
+        start: Array | None = None,
     ) -> Any:
         """Draws samples [B, ...]; with a trace, the pair of them and what it returned, see `genjax.sampling.sample`.
 
-        What a trace returns has the leading axis B, as its arguments have.
+        What a trace returns has the leading axis B, as its arguments have. `start` [B, ...] is what to begin with at
+        the first time, in the place of the prior's noise.
         """
         guidance = sampling.guidance
         times = self.times(process, self.steps)
         rule = guidance.conditional if cond is None and guidance.needs_null(self.guidance) else self.guidance
 
-        def draw(key: Array, cond: Any, shape: tuple[int, ...]) -> Any:
+        def draw(key: Array, cond: Any, start: Array | None, n: int) -> Any:
             guided = guidance.guide(rule, denoise, cond, null_condition(cond), process=process, times=times)
-            return sampling.sample(key, guided, process, self.solver, times, shape, final=self.final, trace=trace)
+            x = sampling.start(key, process, times, (n, *shape[1:])) if start is None else start
+            keys = jax.vmap(jax.random.fold_in, (0, None))(sampling.sample_keys(key, n), 1)
+            return sampling.solve(keys, guided, process, self.solver, times, x, final=self.final, trace=trace)
 
         if cond is None or not (isinstance(self.solver, Adaptive) and self.solver.control == "sample"):
-            return draw(key, cond, shape)
+            return draw(key, cond, start, shape[0])
 
         # Such a solver calls the denoiser on single samples: each takes its own condition along.
-        def draw_one(key: Array, cond: Any) -> Any:
-            drawn = draw(key[None], jax.tree.map(lambda leaf: leaf[None], cond), (1, *shape[1:]))
+        def draw_one(key: Array, cond: Any, start: Array | None) -> Any:
+            cond, start = jax.tree.map(lambda leaf: leaf[None], (cond, start))
+            drawn = draw(key[None], cond, start, 1)
             if trace is None:
                 return drawn[0]
             x, seen = drawn
             return x[0], jax.tree.map(lambda leaf: leaf[:, 0], seen)
 
-        return jax.vmap(draw_one, out_axes=0 if trace is None else (0, 1))(sampling.sample_keys(key, shape[0]), cond)
+        each = jax.vmap(draw_one, out_axes=0 if trace is None else (0, 1))
+        return each(sampling.sample_keys(key, shape[0]), cond, start)
 
 
 def null_condition(cond: Any) -> Any:
