@@ -47,6 +47,7 @@ KINDS = {
     "distance": "genjax.families.consistency_losses",
     "consistency_weighting": "genjax.families.consistency_losses",
     "coupling": "genjax.families.couplings",
+    "interpolant": "genjax.families.interpolants",
     "likelihood": "genjax.families.likelihoods",
     "objective": "genjax.families.objectives",
     "sparsity": "genjax.families.sparsity",
