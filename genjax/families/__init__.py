@@ -18,6 +18,7 @@ from genjax.families.scm import SCM
 from genjax.families.score import ScoreModel
 from genjax.families.shortcut import Shortcut
 from genjax.families.stochastic_interpolant import StochasticInterpolant
+from genjax.families.stochastic_interpolant import StochasticInterpolant
 from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
 from genjax.families.vq_vae import VQVAE
@@ -48,6 +49,7 @@ __all__ = [
     "ScoreModel",
     "Shortcut",
     "State",
+    "StochasticInterpolant",
     "StochasticInterpolant",
     "StyleGAN2",
 ]
