@@ -81,7 +81,8 @@ def predict(denoise: ConditionalDenoiser, x_t: Array, t: Array, conds: Sequence[
     if len(conds) == 1:
         return (denoise(x_t, t, conds[0]).astype(x_t.dtype),)
     cond = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *conds)
-    together = denoise(jnp.concatenate([x_t] * len(conds)), t, cond)
+    times = jnp.concatenate([t] * len(conds)) if jnp.ndim(t) else t
+    together = denoise(jnp.concatenate([x_t] * len(conds)), times, cond)
     return tuple(jnp.split(together.astype(x_t.dtype), len(conds)))
 
 
