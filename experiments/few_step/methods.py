@@ -1,0 +1,50 @@
+"""What is compared: teachers, their solvers, and the methods that need few steps."""
+
+import dataclasses
+from typing import Any
+
+from genjax import solvers
+
+BUDGETS = (1, 2, 4, 8)  # network evaluations a sample
+REFERENCE = 20  # those of the teacher that a method is held to
+CLOSE, FAR = (
+    1.5,
+    3.0,
+)  # at 2 evaluations: at most so many times the teacher at `REFERENCE`, at least so many times better
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method that needs few steps; its config has the method's name.
+
+    Attributes:
+        teacher: the config whose model it is held to. One that the config itself names, as a run folder, comes first.
+        budgets: the numbers of evaluations that it is made for.
+    """
+
+    teacher: str
+    budgets: tuple[int, ...] = BUDGETS
+
+
+TEACHERS = ("edm", "flow_matching")
+SOLVERS: dict[str, Any] = {
+    "ddim": solvers.DDIM(),
+    "heun": solvers.Heun(),
+    "dpmpp_2m": solvers.DPMpp2M(),
+    "dpmpp_3m": solvers.DPMpp3M(),
+    "unipc": solvers.UniPC(),
+    "deis": solvers.DEIS(),
+}
+METHODS = {
+    "progressive_distillation": Method("edm"),
+    "dmd": Method("edm", budgets=(1, 2)),
+    "consistency_distillation": Method("edm"),
+    "consistency_training": Method("edm"),
+    "ict": Method("edm"),
+    "ect": Method("edm"),
+    "scm": Method("edm"),
+    "lcm": Method("edm"),
+    "reflow": Method("flow_matching"),
+    "shortcut": Method("flow_matching"),
+    "meanflow": Method("flow_matching"),
+}
