@@ -14,7 +14,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from genjax import registry
@@ -157,6 +157,27 @@ def describe(component: Any, defaults: bool = True) -> dict[str, Any]:
 def settings(built: Any, defaults: bool = True) -> dict[str, Any]:
     """Returns the config section that a dataclass was made of by `construct`, as `describe` does of a component."""
     return _options(built, type(built), (), defaults)
+
+
+def named(target: Callable[..., Any], spec: Mapping[str, Any]) -> Iterator[registry.Entry]:
+    """Yields what is registered of the components that a valid config section names, from the outside in.
+
+    Args:
+        target: what `construct` makes of the section.
+        spec: the section, as JSON has it.
+    """
+    about = _metadata(target)
+    for key, value in spec.items():
+        metadata = about.get(key, {})
+        for part in value if "many" in metadata else [value]:
+            if not _is_section(part):
+                continue
+            if "kind" in metadata:
+                entry = registry.entries(metadata["kind"])[part.get("name", metadata.get("implied"))]
+                yield entry
+                yield from named(entry.build, part)
+            elif "section" in metadata:
+                yield from named(metadata["section"], part)
 
 
 def _options(built: Any, target: Any, called_with: Collection[str], defaults: bool) -> dict[str, Any]:

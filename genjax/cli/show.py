@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from genjax import citation, registry
-from genjax.config import ConfigError, nearest
+from genjax.config import ConfigError, named, nearest
 
 
 def _plural(kind: str) -> str:
@@ -80,15 +80,11 @@ def cite(argv: Sequence[str]) -> int:
 
 def references(config: Mapping[str, Any]) -> Iterator[str]:
     """Yields the BibTeX keys of the components that a resolved config names, in the order of the config."""
-    kinds = {key: key for key in registry.KINDS} | {"eval_data": "data", "learning_rate": "schedule"}
-    kinds |= dict.fromkeys(("layer", "layers", "before", "factor"), "bijector")
-    for key, value in config.items():
-        for section in value if isinstance(value, list | tuple) else [value]:
-            if not isinstance(section, Mapping):
-                continue
-            if "name" in section:
-                # What has a name and no kind of its own stands under `optimizers`, keyed by role.
-                entry = registry.entries(kinds.get(key, "optimizer")).get(section["name"])
-                if entry is not None and entry.reference is not None:
-                    yield entry.reference
-            yield from references(section)
+    from genjax.training.experiment import Experiment
+
+    entries = list(named(Experiment, config))
+    for optimizer in config["optimizers"].values():  # by role, so no field of the experiment
+        entries.append(registry.entries("optimizer")[optimizer["name"]])
+        if isinstance(optimizer.get("learning_rate"), Mapping):
+            entries.append(registry.entries("schedule")[optimizer["learning_rate"]["name"]])
+    yield from (entry.reference for entry in entries if entry.reference is not None)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from genjax import parameterizations, sampling, solvers
-from genjax.cli.show import references
-from genjax.config import ConfigError, build, describe
+from genjax.config import ConfigError, build, describe, named
 from genjax.families.sampler import Sampler, null_condition
 from genjax.networks import MLP, DiT, param_shapes
 from genjax.sampling import guidance
@@ -161,7 +160,7 @@ def test_a_nested_config_is_the_nested_rule():
     spec = describe(rule)
     assert spec["guidance"]["guidance"]["scale"] == 3.0 and spec["guidance"]["prediction"] == "v"
     assert describe(build("guidance", spec)) == spec
-    assert list(references({"guidance": spec})) == [
+    assert [entry.reference for entry in named(Sampler, {"guidance": spec})] == [
         "kynkaanniemi2024interval",
         "lin2024common",
         "sadat2025eliminating",
@@ -171,8 +170,9 @@ def test_a_nested_config_is_the_nested_rule():
 @pytest.mark.parametrize(
     "spec, words",
     [
-        (dict(name="classifier"), "guidance: classifier needs log_prob, a function, which no config can hold"),
-        (dict(name="autoguidance", scale=2.0), "guidance: autoguidance needs weak, a function"),
+        (dict(name="classifier"), "guidance: missing key 'log_prob'"),
+        (dict(name="autoguidance", scale=2.0), "guidance: missing key 'weak'"),
+        (dict(name="autoguidance", weak="runs/edm"), "guidance.weak = 'runs/edm': a teacher is given as dict"),
         (dict(name="interval", t_max=1.0), "guidance: missing key 't_min'"),
         (dict(name="cfg_pp", times=[1.0]), "guidance: unknown key 'times'; valid: scale"),
         (
