@@ -1,6 +1,7 @@
 """Diffusion models: a network that removes noise, on any process, with any parameterization."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -89,15 +90,26 @@ class Diffusion(Denoising):
         self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """The weighted and the plain square error of the output, averaged over pixels, and the times, each [B]."""
-        keys_t, keys_eps = keys.split(2)
+        keys_t, keys_eps, keys_error = keys.split(3)
         t = self.time_sampler(keys_t, self.process)
         x_0, eps = self._pairs(keys_eps, batch)
         x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
-        x_in, label = self.parameterization.network_input(x_t, t, self.process)
-        output = self._apply(params, x_in, label, cond, dropout)
-        error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))
+
+        def output(x_t: Array) -> Array:
+            return self._output(params, x_t, t, cond, dropout)
+
+        error = self._error(output, x_t, t, self.parameterization.target(x_0, eps, t, self.process), keys_error)
         weight = self.weighting(t, self.process, self.parameterization) * correction(self.time_sampler, t, self.process)
         return weight * error, error, t
+
+    def _output(self, params: Params, x_t: Array, t: Array, cond: Any, dropout: Array | None = None) -> Array:
+        """What the network says of x_t [B, H, W, C] at times t [B]."""
+        x_in, label = self.parameterization.network_input(x_t, t, self.process)
+        return self._apply(params, x_in, label, cond, dropout)
+
+    def _error(self, output: Callable[[Array], Array], x_t: Array, t: Array, target: Array, keys: Keys) -> Array:
+        """The square error [B] of an output, a function of x_t, averaged over pixels."""
+        return jnp.mean((output(x_t) - target) ** 2, axis=(1, 2, 3))
 
     def _by_uncertainty(self, params: Params, loss: Array, t: Array) -> Array:
         """A loss at times t, both [B], as it is trained: weighted by the learnt uncertainty, where there is one."""
