@@ -79,7 +79,7 @@ def test_components(kind, spec, words):
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_describe_is_the_inverse_of_build(kind):
     rates = dict(init_value=0.1, peak_value=0.2, end_value=0.05, decay_steps=9, transition_steps=9, warmup_steps=2)
-    rates |= dict(value=0.1, decay_rate=0.5, power=1.0)
+    rates |= dict(value=0.1, reference_steps=5, decay_rate=0.5, power=1.0)
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}, "pairs": {"path": "x"}}
     for name in ("diffusion", "improved_diffusion", "flow_matching", "stochastic_interpolant", "score", "consistency"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
@@ -95,6 +95,12 @@ def test_describe_is_the_inverse_of_build(kind):
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
     players = {"translator": {"name": "resnet"}, "discriminator": {"name": "patch", "halvings": 1}}
     options["cycle_gan"] = {"image_shape": (8, 8, 1), **players}
+    classes = {"image_shape": (8, 8, 1), "network": {"name": "unet_encoder", "num_classes": 10}}
+    options["classifier"] = {
+        "family": classes,
+        "guidance": {"log_prob": {"workdir": "x", "family": {"name": "classifier", **classes}}},
+    }.get(kind, {})
+    options["autoguidance"] = {"weak": {"workdir": "x", "family": model}}
     made = {"image_shape": (8, 8, 1)}
     options["gan"] = {"generator": {"name": "mlp", **made}, "discriminator": {"name": "mlp"}}
     for name in ("additive_coupling", "affine_coupling", "spline_coupling"):
@@ -105,8 +111,6 @@ def test_describe_is_the_inverse_of_build(kind):
     options["edges"] = {"source": {"name": "tfds"}}
     options["unpaired"] = {"first": {"name": "tfds"}, "second": {"name": "edges", **options["edges"]}}
     for name, entry in registry.entries(kind).items():
-        if name in ("classifier", "autoguidance"):  # they need what no config can hold
-            continue
         if kind == "generator":
             options[name] = made
         if (kind, name) == ("family", "stylegan2"):  # its networks have this name too

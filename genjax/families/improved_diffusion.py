@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -23,7 +23,7 @@ from genjax.sampling import bound
 from genjax.sampling.core import Trace
 from genjax.sampling.guidance.base import Evaluate, Evaluated, Rule, wrap
 from genjax.sampling.keys import normal_like
-from genjax.solvers import DDPM
+from genjax.solvers import DDPM, Denoiser
 from genjax.solvers.learned_variance import LearnedVariance, Transition, transitions
 
 
@@ -218,7 +218,7 @@ def _unguided_variance(
     times: Any = None,
     *,
     guidance: Rule = sampling.guidance.conditional,
-) -> Callable[..., Any]:
+) -> Denoiser | sampling.StatefulDenoiser:
     """The rule around a rule that leaves the second half, v, as the condition has it."""
 
     def around(inner: Evaluate, x_t: Array, t: Array, memory: Any, also: Sequence[Any]) -> Evaluated:

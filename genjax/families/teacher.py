@@ -11,8 +11,9 @@ from genjax import sampling
 from genjax.config import require
 from genjax.families.base import Family, Params
 from genjax.families.sampler import null_condition
-from genjax.parameterizations import ConditionalDenoiser, expand
+from genjax.parameterizations import ConditionalDenoiser
 from genjax.processes import Process
+from genjax.sampling.guidance.trained import on_process
 
 
 class Teacher(Protocol):
@@ -99,21 +100,3 @@ def teacher_denoiser(
         return rule(x_t, t)
 
     return guided
-
-
-def on_process(denoise: ConditionalDenoiser, of: Process, process: Process) -> ConditionalDenoiser:
-    """Returns the denoiser that one of a process `of` is for another process.
-
-    What remains of an image depends on log-SNR alone, so x_t is scaled to where `of` has the same; beyond the noise
-    levels of `of` it is asked at its last one.
-    """
-    if of == process:
-        return denoise
-
-    def moved(x_t: Array, t: Array, cond: Any) -> Array:
-        t = jnp.asarray(t, x_t.dtype)
-        there = of.time_of_log_snr(process.log_snr(t))
-        scale = jnp.hypot(of.alpha(there), of.sigma(there)) / jnp.hypot(process.alpha(t), process.sigma(t))
-        return denoise(expand(scale, x_t) * x_t, there, cond)
-
-    return moved

@@ -9,7 +9,8 @@ import pytest
 
 from genjax import config, processes
 from genjax.families.denoising import MODEL
-from genjax.families.teacher import begun_from, on_process
+from genjax.families.teacher import begun_from
+from genjax.sampling.guidance.trained import on_process
 from genjax.training.experiment import Experiment
 from genjax.training.loop import train
 

@@ -4,8 +4,8 @@ With the inner rule's estimate D and the conditional one D_cond, each is D + wei
 the place of the difference.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from genjax.processes import Process
 from genjax.registry import register
 from genjax.sampling.core import StatefulDenoiser
 from genjax.sampling.guidance.base import Evaluate, Evaluated, Perturbed, Rule, conditional, wrap
+from genjax.sampling.guidance.trained import LogProb, Trained, denoiser_of, log_prob_of
 from genjax.solvers import Denoiser
 
 DHARIWAL_2021 = bibtex("""
@@ -51,6 +52,10 @@ AHN_2024 = bibtex(
 )
 
 
+# In a config the run folder of another model, as in `weak=dict(workdir="runs/edm_small")`.
+RUN = {"kind": "teacher", "implied": "run"}
+
+
 @register("guidance", "classifier", reference=DHARIWAL_2021)
 def classifier(
     denoise: ConditionalDenoiser,
@@ -59,7 +64,7 @@ def classifier(
     process: Process,
     times: Any = None,
     *,
-    log_prob: Callable[[Array, Array, Any], Array],
+    log_prob: Annotated[LogProb | Trained, RUN],
     guidance: Rule = conditional,
     scale: float | Array = 1.0,
 ) -> Denoiser | StatefulDenoiser:
@@ -74,17 +79,22 @@ def classifier(
         null_cond: the condition that stands for none, of the same structure.
         process: the process of the run.
         times: the times of the run [steps + 1], where the inner rule needs them.
-        log_prob: `(x_t [B, ...], t [], cond) -> log p(cond | x_t) [B]`, of a classifier of noisy images.
+        log_prob: `(x_t [B, ...], t [], cond) -> log p(cond | x_t) [B]`, of a classifier of noisy images; or a run of
+            the family `classifier`, on any process, which in a config is `log_prob=dict(workdir="runs/classifier")`.
         guidance: the rule that the gradient is added to.
         scale: s of the paper, a number or an array []; 0 is none.
 
     Returns:
         A denoiser.
+
+    Raises:
+        ValueError: the run is not one of a classifier.
     """
+    ask = log_prob_of(log_prob, process)
 
     def around(inner: Evaluate, x_t: Array, t: Array, memory: Any, also: Sequence[Any]) -> Evaluated:
         guided, predictions, memory = inner(x_t, t, memory, also)
-        gradient = jax.grad(lambda x: jnp.sum(log_prob(x, t, cond)))(x_t).astype(x_t.dtype)
+        gradient = jax.grad(lambda x: jnp.sum(ask(x, t, cond)))(x_t).astype(x_t.dtype)
         time = jnp.asarray(t, x_t.dtype)
         alpha = process.alpha(time)
         weight = jnp.where(alpha > 0, process.sigma(time) ** 2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
@@ -101,7 +111,7 @@ def autoguidance(
     process: Process | None = None,
     times: Any = None,
     *,
-    weak: ConditionalDenoiser,
+    weak: Annotated[ConditionalDenoiser | Trained, RUN],
     guidance: Rule = conditional,
     scale: float | Array = 2.0,
 ) -> Denoiser | StatefulDenoiser:
@@ -111,19 +121,24 @@ def autoguidance(
         denoise: the conditional denoiser.
         cond: the condition, a pytree of leading axis B, or None.
         null_cond: the condition that stands for none, of the same structure.
-        process: the process of the run, where the inner rule needs it.
+        process: the process of the run, where the inner rule or `weak` needs it.
         times: the times of the run [steps + 1], where the inner rule needs them.
-        weak: a conditional denoiser for the same task that does worse: smaller, or trained for less time.
+        weak: a conditional denoiser for the same task that does worse: smaller, or trained for less time; or a run of
+            it, on any process, which in a config is `weak=dict(workdir="runs/edm_small")`.
         guidance: the rule that the difference is added to.
         scale: w of the paper, a number or an array []; 1 is none.
 
     Returns:
         A denoiser.
+
+    Raises:
+        ValueError: the run's family has no denoiser.
     """
+    worse = denoiser_of(weak, process)
 
     def around(inner: Evaluate, x_t: Array, t: Array, memory: Any, also: Sequence[Any]) -> Evaluated:
         guided, predictions, memory = inner(x_t, t, memory, also)
-        difference = predictions[0] - weak(x_t, t, cond).astype(x_t.dtype)
+        difference = predictions[0] - worse(x_t, t, cond).astype(x_t.dtype)
         return guided + (jnp.asarray(scale, x_t.dtype) - 1.0) * difference, predictions, memory
 
     return wrap(guidance, denoise, cond, null_cond, process, times, around)
