@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from jax import Array
@@ -47,3 +48,32 @@ class Student(Denoising):
         """Reads the teacher, and what begins as it."""
         loaded = self.teacher.load()
         return {TEACHER: loaded} | ({MODEL: loaded[MODEL]} if self.begin == "teacher" else {})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FreeStudent(Student):
+    """A student that can do without a teacher: then it learns from the data alone.
+
+    Attributes are those of `Student`; the teacher may be None.
+    """
+
+    teacher: Any = component("teacher", None, implied="run")
+    begin: str = "scratch"
+
+    @property
+    def asks(self) -> bool:
+        """Whether the loss asks the teacher, so that it is kept; if not, it gives its weights at most."""
+        return self.teacher is not None
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises ValueError where the data or the teacher do not fit the model; compiles nothing."""
+        Denoising.check(self, spec) if self.teacher is None else super().check(spec)
+
+    def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
+        """Returns the initial parameters, and in `extra` trees of the teacher's shapes where it is asked."""
+        return super().init(key, spec) if self.asks else Denoising.init(self, key, spec)
+
+    def pretrained(self) -> Mapping[str, Params]:
+        """Reads the teacher where it is asked, and what begins as it."""
+        loaded = {} if self.teacher is None else super().pretrained()
+        return {name: tree for name, tree in loaded.items() if name != TEACHER or self.asks}
