@@ -90,6 +90,8 @@ def test_describe_is_the_inverse_of_build(kind):
     options["vdvae"] = {"levels": ((8, 1, 1),)}
     options["hierarchical_vae"] = {"image_shape": (8, 8, 1), "hierarchy": {"name": "vdvae", **options["vdvae"]}}
     options |= {"square_root": {"steps": 9}, "doubling": {"steps": 9}, "ect": {"steps_per_stage": 9}}
+    for name in ("meanflow", "shortcut", "scm"):
+        options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp", "scalars": ("step",)}}
     options["unet_encoder"] = {"num_classes": 10}
     residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
