@@ -22,6 +22,7 @@ from genjax.families.shortcut import Shortcut
 from genjax.families.stochastic_interpolant import StochasticInterpolant
 from genjax.families.stylegan2 import StyleGAN2
 from genjax.families.vae import VAE
+from genjax.families.vdm import VDM
 from genjax.families.vq_vae import VQVAE
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GAN",
     "SCM",
     "VAE",
+    "VDM",
     "VQVAE",
     "Autoencoder",
     "Aux",

@@ -2,6 +2,7 @@
 
 from genjax.processes.base import Process
 from genjax.processes.discrete import DiscreteVP
+from genjax.processes.linear_log_snr import LinearLogSNR
 from genjax.processes.rectified_flow import RectifiedFlow, flux_shift, resolution_shift
 from genjax.processes.trigflow import TrigFlow
 from genjax.processes.variance_exploding import EDM, VE
@@ -12,6 +13,7 @@ __all__ = [
     "VE",
     "CosineVP",
     "DiscreteVP",
+    "LinearLogSNR",
     "LinearVP",
     "Process",
     "RectifiedFlow",

@@ -156,7 +156,7 @@ def test_mistakes_are_named():
         family.check(types.SimpleNamespace(image_shape=(8, 8, 1), num_classes=10))
     with pytest.raises(ValueError, match="no labels"):
         family.check(types.SimpleNamespace(image_shape=(8, 8, 1), num_classes=None))
-    with pytest.raises(ValueError, match="has no denoiser: it is Classifier"):
+    with pytest.raises(ValueError, match="has no denoiser; it is a Classifier"):
         guidance.autoguidance(unconditional, None, None, VP, weak=run)
     with pytest.raises(ValueError, match="needs process"):
         weak = Run(Diffusion(network=Function(None), image_shape=SHAPE), {})
