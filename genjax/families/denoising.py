@@ -24,6 +24,7 @@ from genjax.processes import LinearVP, Process
 from genjax.sampling.core import Trace
 
 MODEL = "model"  # the role of the network
+UNCERTAINTY = "uncertainty"  # a branch of it that is not the network's, where a loss learns its own weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jax import Array
 from genjax.config import component, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
 from genjax.families.couplings import Coupling, Independent
-from genjax.families.denoising import MODEL, Denoising
+from genjax.families.denoising import MODEL, UNCERTAINTY, Denoising
 from genjax.families.likelihood_figures import Likelihood
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.time_samplers import TimeSampler, UniformTimes, correction
@@ -19,7 +19,6 @@ from genjax.families.weightings import Uniform, Weighting
 from genjax.parameterizations import expand
 from genjax.registry import register
 
-UNCERTAINTY = "uncertainty"  # the branch of the role "model" that is not the network's
 LIKELIHOOD = 2**31 - 1  # folded into a key; no draw of the loss has this number
 
 

@@ -10,6 +10,7 @@ from jax import Array
 from genjax import sampling
 from genjax.config import require
 from genjax.families.base import Family, Params
+from genjax.families.denoising import UNCERTAINTY
 from genjax.families.sampler import null_condition
 from genjax.parameterizations import ConditionalDenoiser
 from genjax.processes import Process
@@ -46,6 +47,8 @@ def pretrained(family: Family) -> Mapping[str, Params]:
 def begun_from(initial: Mapping[str, Params], given: Mapping[str, Params]) -> dict[str, Params]:
     """Returns initial trees with those that are given in their places; see `pretrained`.
 
+    What a loss learnt of its own weights is left out where the model has no such branch.
+
     Raises:
         ValueError: a tree that is given has a branch or a shape that the initial one has not.
     """
@@ -54,7 +57,7 @@ def begun_from(initial: Mapping[str, Params], given: Mapping[str, Params]) -> di
 
 def _begun(initial: Any, given: Any, path: str) -> Any:
     if isinstance(initial, Mapping) and isinstance(given, Mapping):
-        unknown = sorted(set(given) - set(initial))
+        unknown = sorted(set(given) - set(initial) - {UNCERTAINTY})
         require(not unknown, f"pretrained weights {path}: the model has no {', '.join(unknown)}")
         return {k: _begun(v, given[k], f"{path}/{k}") if k in given else v for k, v in initial.items()}
     here, there = (jax.tree.map(jnp.shape, tree) for tree in (initial, given))

@@ -33,6 +33,8 @@ def test_a_tree_is_begun_from_what_is_given():
     begun = begun_from(initial, {"a": {"y": np.ones(3)}, "unasked": 1})
     np.testing.assert_array_equal(begun["a"]["y"], 1)
     assert begun["a"]["x"] is initial["a"]["x"] and begun["b"] is initial["b"] and set(begun) == {"a", "b"}
+    # What a loss learnt beside the network is no network's to begin from.
+    assert begun_from({"a": {"x": 1.0}}, {"a": {"x": 2.0, "uncertainty": {"w": 3.0}}}) == {"a": {"x": 2.0}}
     with pytest.raises(ValueError, match="a: the model has no z"):
         begun_from(initial, {"a": {"z": np.ones(3)}})
     with pytest.raises(ValueError, match=r"a/y have shape \(4,\), and the model's \(3,\)"):
