@@ -1,6 +1,6 @@
 """Measures what the library promises about speed and memory, and prints it as ratios.
 
-    python -m experiments.benchmark [--only samplers|training|models] [--markdown PATH]
+    python -m experiments.benchmark [--only samplers|training|models|few_step] [--markdown PATH]
 
 All figures are the best of several after a warm-up, within one process. With the extra `parity` diffusers stands
 beside the samplers, PyTorch beside the input pipeline and a VAE, and nflows beside the flows. A machine that is busy
@@ -15,13 +15,14 @@ from collections.abc import Callable
 import jax
 from rich.console import Console
 
-from experiments.benchmark import autoencoders, flows, gans, samplers, scaling, training
+from experiments.benchmark import autoencoders, few_step, flows, gans, samplers, scaling, training
 from experiments.benchmark.report import Figures
 
 HALVES: dict[str, tuple[Callable[[], Figures], ...]] = {
     "samplers": (scaling.figures, samplers.figures),
     "training": (training.figures,),
     "models": (flows.figures, autoencoders.figures, gans.figures),
+    "few_step": (few_step.figures,),
 }
 
 
