@@ -26,8 +26,10 @@ from typing import Any
 from genjax.cli.compare import write
 from genjax.config import ConfigError, nearest
 from genjax.evaluation import compare
-from genjax.training import checkpoints, run_folder
+from genjax.training import run_folder
+from genjax.training.checkpoints import DIRECTORY
 from genjax.training.experiment import Experiment
+from genjax.training.store import Store
 
 _GENJAX = (sys.executable, "-c", "import sys; from genjax.cli import main; sys.exit(main())")
 
@@ -121,7 +123,7 @@ def is_trained(experiment: Experiment, folder: pathlib.Path) -> bool:
         held = run_folder.read_config(folder)
     except ConfigError:
         return False
-    return held == experiment.config and (folder / checkpoints.DIRECTORY / str(experiment.training.steps)).is_dir()
+    return held == experiment.config and experiment.training.steps in Store(folder / DIRECTORY, read_only=True).steps()
 
 
 def is_evaluated(experiment: Experiment, folder: pathlib.Path) -> bool:

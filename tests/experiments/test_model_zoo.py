@@ -28,7 +28,7 @@ def commands(monkeypatch):
         if name == "train":
             path, mode = options["config"].split(":")
             config = Experiment.from_config(study.load(pathlib.Path(path), mode)).config
-            (folder / "checkpoints" / str(config["training"]["steps"])).mkdir(parents=True)
+            (folder / "checkpoints" / f"{config['training']['steps']:08d}").mkdir(parents=True)
             (folder / "config.json").write_text(json.dumps(config))
         else:
             manifest = {"checkpoint_step": 8, "dataset": "digits", "n": 20}
@@ -56,7 +56,7 @@ def test_what_is_done_is_not_done_again(tmp_path, commands, capsys):
     assert zoo(tmp_path, "--only=ddpm,edm") == 0
     assert commands == [("evaluate", "edm")]
     commands.clear()
-    (folder / "ddpm" / "checkpoints" / "8").rename(folder / "ddpm" / "checkpoints" / "4")  # broken off
+    (folder / "ddpm" / "checkpoints" / "00000008").rename(folder / "ddpm" / "checkpoints" / "00000004")  # broken off
     assert zoo(tmp_path, "--only=ddpm") == 0
     assert commands == [("train", "ddpm"), ("evaluate", "ddpm")]
 
