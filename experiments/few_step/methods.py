@@ -1,6 +1,7 @@
 """What is compared: teachers, their solvers, and the methods that need few steps."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from genjax import solvers
@@ -20,13 +21,14 @@ class Method:
     Attributes:
         teacher: the config whose model it is held to. One that the config itself names, as a run folder, comes first.
         budgets: the numbers of evaluations that it is made for.
+        changes: of its config's section `family`, so that it is unguided as the others are.
     """
 
     teacher: str
     budgets: tuple[int, ...] = BUDGETS
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-TEACHERS = ("edm", "flow_matching")
 SOLVERS: dict[str, Any] = {
     "ddim": solvers.DDIM(),
     "heun": solvers.Heun(),
@@ -43,8 +45,8 @@ METHODS = {
     "ict": Method("edm"),
     "ect": Method("edm"),
     "scm": Method("edm"),
-    "lcm": Method("edm"),
+    "lcm": Method("edm", changes={"guidance": 1.0}),
     "reflow": Method("flow_matching"),
-    "shortcut": Method("flow_matching"),
-    "meanflow": Method("flow_matching"),
+    "shortcut": Method("edm"),
+    "meanflow": Method("edm"),
 }

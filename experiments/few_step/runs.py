@@ -19,14 +19,16 @@ from genjax.cli.run import Run, open_run
 from genjax.data.pairs import ABOUT
 from genjax.data.transforms import preprocess
 from genjax.files import write_whole
-from genjax.training import checkpoints
+from genjax.training.checkpoints import DIRECTORY, training_seconds
 from genjax.training.experiment import Experiment, load_run
 from genjax.training.flops import step_flops
 from genjax.training.run_folder import to_json
 from genjax.training.state import build_optimizers, create_state
 from genjax.training.step import batches_per_step, make_train_step
+from genjax.training.store import Store
 
 MEASURED = "few_step.json"  # in a run folder: what was measured of it
+PAIRS = ("--n=6000", "--steps=12", "--guidance.name=none")  # how a teacher draws them
 _GENJAX = (sys.executable, "-c", "import sys; from genjax.cli import main; sys.exit(main())")
 
 
@@ -79,6 +81,7 @@ def train(study: Study, name: str) -> None:
     """
     folder, config = study.run(name), to_json(load(study.configs / f"{name}.py", study.mode))
     config["seed"] = study.seed
+    config["family"] |= METHODS[name].changes if name in METHODS else {}
     for section in _workdirs(config):  # by convention runs/NAME is the run of NAME.py
         before = pathlib.Path(section["workdir"]).name
         train(study, before)
@@ -101,8 +104,7 @@ def pairs(study: Study, teacher: str) -> pathlib.Path:
     folder = study.run(f"{teacher}_pairs")
     if not (folder / ABOUT).exists():
         shutil.rmtree(folder, ignore_errors=True)  # what was broken off
-        n = 40 if study.mode == "smoke" else 20_000
-        flags = (f"--workdir={study.run(teacher)}", f"--n={n}", f"--output={folder}", "--guidance.name=none")
+        flags = (f"--workdir={study.run(teacher)}", f"--output={folder}", *PAIRS)
         command(folder.with_suffix(".log"), "pairs", *flags)
     return folder
 
@@ -130,9 +132,8 @@ def checkpoint_for(family: Any, budget: int) -> int | None:
 
 def seconds(folder: pathlib.Path, step: int | None = None) -> float:
     """Returns how long the training to a checkpoint took, the last one by default."""
-    where = folder / checkpoints.DIRECTORY
-    steps = [int(path.name) for path in where.iterdir() if path.name.isdigit()]
-    return checkpoints.training_seconds(where, max(steps) if step is None else step)
+    where = folder / DIRECTORY
+    return training_seconds(where, Store(where, read_only=True).steps()[-1] if step is None else step)
 
 
 def cost(folders: Sequence[pathlib.Path]) -> Cost:
