@@ -9,6 +9,7 @@ from genjax.networks.base import Condition, ImageShape, Network, count, param_sh
 from genjax.networks.classifier import NoisyClassifier, UNetEncoder
 from genjax.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from genjax.networks.dit import DiT
+from genjax.networks.edm2 import EDM2UNet
 from genjax.networks.gan_resnet import ResNetDiscriminator, ResNetGenerator
 from genjax.networks.hierarchical import VDVAE, Hierarchy
 from genjax.networks.mlp import MLP
@@ -30,6 +31,7 @@ __all__ = [
     "DCGANGenerator",
     "Decoder",
     "DiT",
+    "EDM2UNet",
     "Encoder",
     "FourierUncertainty",
     "Hierarchy",

@@ -63,6 +63,39 @@ def fourier(label: Array, features: int, *, scale: float = 16.0) -> Array:
     return _waves(label, (2 * np.pi * np.asarray(periods)).astype(np.float32))
 
 
+def mp_fourier(label: Array, features: int, *, bandwidth: float = 1.0) -> Array:
+    """Returns cosines of the label of unit magnitude, at normal frequencies and uniform phases (Karras et al. 2024).
+
+    As in `fourier` the frequencies are the quantiles of their distribution. The phases are the multiples of the golden
+    ratio, which are uniform whatever range of frequencies one looks at (eq. 75).
+
+    Args:
+        label: [B] float32, of the order of 1, such as log(sigma)/4.
+        features: any number.
+        bandwidth: standard deviation of the frequencies, in periods per unit of the label.
+
+    Returns:
+        [B, features] float32, of root mean square 1.
+    """
+    normal = NormalDist(sigma=bandwidth)
+    periods = np.asarray([normal.inv_cdf((i + 0.5) / features) for i in range(features)])
+    phases = np.arange(features) * (math.sqrt(5) - 1) / 2 % 1
+    angles = label.astype(jnp.float32)[:, None] * (2 * np.pi * periods).astype(np.float32)[None, :]
+    return math.sqrt(2) * jnp.cos(angles + (2 * np.pi * phases).astype(np.float32)[None, :])
+
+
+def scalars_of(cond: Condition, names: tuple[str, ...]) -> list[Array]:
+    """Returns the entries [B] of a condition.
+
+    Raises:
+        ValueError: it lacks one of them.
+    """
+    given = cond or {}
+    for name in names:
+        require(name in given, f"the network is conditioned on {name!r}, which is not given")
+    return [given[name] for name in names]
+
+
 def _waves(label: Array, frequencies: np.ndarray) -> Array:
     angles = label.astype(jnp.float32)[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
@@ -139,11 +172,9 @@ class ScalarEmbeddings(nn.Module):
         Raises:
             ValueError: the condition lacks one of them.
         """
-        given = cond or {}
-        for name in self.names:
-            require(name in given, f"the network is conditioned on {name!r}, which is not given")
+        given = zip(self.names, scalars_of(cond, self.names), strict=True)
         embedded = [
-            NoiseEmbedding(self.features, self.frequencies, self.kind, name=name)(given[name]) for name in self.names
+            NoiseEmbedding(self.features, self.frequencies, self.kind, name=name)(value) for name, value in given
         ]
         out = nn.Dense(self.features, kernel_init=nn.initializers.zeros, name="out")
         return out(nn.silu(jnp.concatenate(embedded, axis=-1)))

@@ -102,7 +102,10 @@ def build_optimizer(spec: Mapping[str, Any], params: Params, path: str = "optimi
             freeze: regular expressions; parameters whose path matches one stay as they are and have no state;
             lr_rules: pairs (regular expression, factor of the learning rate); the first that matches counts;
             clip_weights: the largest absolute value of a weight: after each update those that are not frozen are
-                clipped to it, as those of a critic by Arjovsky et al. 2017, algorithm 1.
+                clipped to it, as those of a critic by Arjovsky et al. 2017, algorithm 1;
+            normalize_weights: regular expressions; after each update the weights of each output (the last axis) of a
+                parameter whose path matches one are brought to a root mean square of 1, unless they are frozen
+                (Karras et al. 2024, eq. 66, for the network "edm2_unet").
         params: the role's tree; shapes are enough.
         path: where in the config the spec stands, for the messages.
 
@@ -167,6 +170,7 @@ def _optimizer(name: str, factory: Callable[..., optax.GradientTransformation]) 
         freeze: tuple[str, ...] = (),
         lr_rules: tuple[tuple[str, float], ...] = (),
         clip_weights: float | None = None,
+        normalize_weights: tuple[str, ...] = (),
         **knobs: Any,
     ) -> Optimizer:
         schedule = _schedule(learning_rate)
@@ -181,7 +185,18 @@ def _optimizer(name: str, factory: Callable[..., optax.GradientTransformation]) 
             # A function, because optax applies it to a tree in which frozen parameters are gone.
             knobs[mask_key] = lambda tree: jax.tree.map(decays.__getitem__, parameter_paths(tree))
         frozen = matches(freeze, params, "freeze")
+        normal = matches(normalize_weights, params, "normalize_weights")
         factors = _factors(lr_rules, params)
+
+        def bound(path: str, weights: Array) -> Array:
+            if frozen[path]:
+                return weights
+            if clip_weights is not None:
+                weights = jnp.clip(weights, -clip_weights, clip_weights)
+            if normal[path]:
+                axes = range(weights.ndim - 1)
+                weights /= jnp.sqrt(jnp.mean(jnp.square(weights), axis=tuple(axes), keepdims=True))
+            return weights
 
         def transform(rate: Any) -> optax.GradientTransformationExtraArgs:
             steps = [] if clip is None else [optax.clip_by_global_norm(clip)]
@@ -196,10 +211,9 @@ def _optimizer(name: str, factory: Callable[..., optax.GradientTransformation]) 
             updates, state = transform(jnp.float32(schedule(step))).update(grads, state, params)
             if lr_rules:
                 updates = jax.tree.map(lambda u, factor: u * factor, updates, factors)
-            if clip_weights is not None:
-                clipped = lambda p, u: jnp.clip(p + u, -clip_weights, clip_weights) - p  # noqa: E731
-                paths = parameter_paths(params)
-                updates = jax.tree.map(lambda path, p, u: u if frozen[path] else clipped(p, u), paths, params, updates)
+            if clip_weights is not None or normalize_weights:
+                move = lambda path, p, u: bound(path, p + u) - p  # noqa: E731
+                updates = jax.tree.map(move, parameter_paths(params), params, updates)
             return updates, state
 
         transform(0.0)  # optax refuses bad knobs here, before anything is compiled
@@ -249,12 +263,36 @@ def warmup_linear_decay(
     return optax.join_schedules([rise, fall], [warmup_steps])
 
 
+def inverse_sqrt(peak_value: float, reference_steps: int, warmup_steps: int = 0) -> Schedule:
+    """A constant rate that falls as 1 / sqrt(step) from a step on (Karras et al. 2024, eq. 67), after a linear warmup.
+
+    Args:
+        peak_value: the rate until then.
+        reference_steps: the step from which it falls, t_ref.
+        warmup_steps: steps over which it rises from 0; it falls no later for them.
+
+    Returns:
+        The schedule.
+    """
+    if not 0 < reference_steps or not 0 <= warmup_steps:
+        raise ValueError(
+            f"reference_steps = {reference_steps}, warmup_steps = {warmup_steps}: must be positive and at least 0"
+        )
+
+    def schedule(step: Any) -> Any:
+        rise = jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else 1.0
+        return peak_value * rise / jnp.sqrt(jnp.maximum(step / reference_steps, 1.0))
+
+    return schedule
+
+
 for _name, _function in {
     "constant": optax.constant_schedule,
     "linear": optax.linear_schedule,
     "polynomial": optax.polynomial_schedule,
     "exponential_decay": optax.exponential_decay,
     "cosine_decay": optax.cosine_decay_schedule,
+    "inverse_sqrt": inverse_sqrt,
     "linear_onecycle": optax.linear_onecycle_schedule,
     "cosine_onecycle": optax.cosine_onecycle_schedule,
     "warmup_constant": optax.warmup_constant_schedule,

@@ -133,6 +133,27 @@ def test_weights_are_clipped_after_the_update_but_not_those_that_are_frozen():
     assert float(jnp.abs(PARAMS["head"]["kernel"]).max()) > 0.1  # frozen, and beyond the limit
 
 
+def test_weights_are_normalized_after_the_update():
+    spec = {"name": "sgd", "learning_rate": 0.5, "normalize_weights": ("kernel",), "freeze": ("^head",)}
+    after = run(build_optimizer(spec, PARAMS), 1)
+    moved = jax.tree.map(lambda p, g: p - 0.5 * g, PARAMS, GRADS)
+    assert_trees_close(after["down_0"]["conv"]["bias"], moved["down_0"]["conv"]["bias"], rtol=1e-5)
+    assert_trees_close(after["head"], PARAMS["head"])
+    kernel = np.asarray(moved["down_0"]["conv"]["kernel"])
+    expected = kernel / np.sqrt((kernel**2).mean(axis=0))
+    assert_trees_close(after["down_0"]["conv"]["kernel"], expected, rtol=1e-5)
+
+
+def test_inverse_square_root_of_the_step():
+    schedule = build("schedule", dict(name="inverse_sqrt", peak_value=0.1, reference_steps=100, warmup_steps=10))()
+    found = [float(schedule(step)) for step in (0, 5, 10, 100, 400, 10_000)]
+    np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.1, 0.05, 0.01], rtol=1e-6)
+    at_once = build("schedule", dict(name="inverse_sqrt", peak_value=0.1, reference_steps=100))()
+    np.testing.assert_allclose([float(at_once(step)) for step in (0, 400)], [0.1, 0.05], rtol=1e-6)
+    with pytest.raises(ValueError, match="reference_steps = 0"):
+        build("schedule", dict(name="inverse_sqrt", peak_value=0.1, reference_steps=0))()
+
+
 def test_learning_rate_rules_first_match_wins():
     spec = {"name": "sgd", "learning_rate": 1.0, "lr_rules": (("bias", 0.0), ("^down", 0.5))}
     optimizer = build_optimizer(spec, PARAMS)
@@ -148,6 +169,7 @@ def test_learning_rate_rules_first_match_wins():
         ({"cilp": 1.0}, "unknown key 'cilp'; did you mean 'clip'"),
         ({"clip": -1.0}, "clip = -1.0: must be positive"),
         ({"clip_weights": 0.0}, "clip_weights = 0.0: must be positive"),
+        ({"normalize_weights": ("weight$",)}, r"normalize_weights: 'weight\$' matches no parameter"),
         ({"freeze": ("^heed",)}, r"freeze: '\^heed' matches no parameter; the first are down_0/conv/bias"),
         ({"freeze": "^head"}, "must be a list"),
         ({"freeze": ("(",)}, "no regular expression"),
