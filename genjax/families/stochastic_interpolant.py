@@ -83,8 +83,8 @@ class StochasticInterpolant(Denoising):
     def check(self, spec: DataSpec) -> None:
         """Raises ValueError where the data do not fit the model; compiles nothing."""
         height, width, channels = self.image_shape
-        example = jax.eval_shape(lambda: self._example(2))
-        output = jax.eval_shape(lambda key, x: self.network.init_with_output(key, *x)[0], jax.random.key(0), example)
+        whole, shapes = super()._apply, jax.eval_shape(lambda key: self.init(key, spec)[0][MODEL], jax.random.key(0))
+        output = jax.eval_shape(lambda params, x: whole(params, *x), shapes, jax.eval_shape(lambda: self._example(2)))
         require(
             output.shape == (2, height, width, 2 * channels),
             f"the network returns {output.shape[1:]}, and b and eta need {(height, width, 2 * channels)}: "
@@ -210,7 +210,7 @@ class EulerMaruyama(Linear):
     """Steps of a stochastic interpolant's SDE: Euler's on the straight path, plus noise of variance 2 c gamma h.
 
     Attributes:
-        interpolant: gives gamma, which is taken at the middle of a step.
+        interpolant: gives gamma, which is taken at the end of a step, so that the last one adds no noise.
         noise: c.
     """
 
@@ -226,6 +226,6 @@ class EulerMaruyama(Linear):
         check_falling("the SDE of a stochastic interpolant", times)
         t, s = times[:-1], times[1:]
         step = (t - s) / t
-        std = namespace(times).sqrt(2.0 * self.noise * self.interpolant.gamma(0.5 * (t + s)) * (t - s))
+        std = namespace(times).sqrt(2.0 * self.noise * self.interpolant.gamma(s) * (t - s))
         result = (1.0 - step) * image("x") + step * image("d0") + std * image("z0")
         return LinearPlan.make([Stage(t, image("x"))], result, spans=((t, s),))

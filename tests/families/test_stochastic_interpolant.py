@@ -86,7 +86,7 @@ def test_the_losses_are_least_at_the_closed_form(name, source):
         b, eta = model._both(PARAMS["model"], x_t, 1000.0 * t, None)
         centred = x_t - x_t.mean()
         for residual in (slope - b, z - eta):
-            bound = 4.5 * float(residual.std()) / np.sqrt(2 * n)
+            bound = 4.5 * float(residual.std()) / np.sqrt(2 * n) + 1e-5  # at t = 1/2 of "coded" x_t is z
             assert abs(float(residual.mean())) < bound
             assert abs(float((residual * centred).mean() / centred.std())) < bound
 
