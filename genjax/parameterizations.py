@@ -270,8 +270,7 @@ class ConsistencyPreconditioning(EDMPreconditioning):
     """EDM's, shifted so that x0_hat is x at the noise level epsilon, whatever the network says.
 
     c_skip = sigma_data^2 / ((sigma - epsilon)^2 + sigma_data^2) and c_out = sigma_data (sigma - epsilon) /
-    sqrt(sigma^2 + sigma_data^2) (Song et al. 2023, appendix C), of x_t / alpha and sigma / alpha. Below epsilon it is
-    as at epsilon.
+    sqrt(sigma^2 + sigma_data^2) (Song et al. 2023, appendix C), of x_t / alpha and sigma / alpha.
 
     Attributes:
         epsilon: the lowest noise level sigma / alpha of the paths; 0 is EDM's preconditioning.
@@ -286,14 +285,14 @@ class ConsistencyPreconditioning(EDMPreconditioning):
 
     def _shifted(self, t: Array, process: Process) -> tuple[Array, Array, Array]:
         alpha, _, norm = self._terms(t, process)
-        return alpha, jnp.maximum(process.sigma(t) - self.epsilon * process.alpha(t), 0.0), norm
+        return alpha, process.sigma(t) - self.epsilon * process.alpha(t), norm
 
     def target(self, x_0: Array, eps: Array, t: Array, process: Process) -> Array:
         """Returns (x_0 - c_skip x_t) / c_out; at epsilon, where nothing is asked of the network, a finite number."""
         alpha, shift, norm = (expand(term, x_0) for term in self._shifted(t, process))
         x_t = alpha / self.sigma_data * x_0 + expand(process.sigma(t), x_0) * eps
         residual = x_0 - self.sigma_data * alpha / (shift**2 + alpha**2) * x_t
-        return residual * norm / (self.sigma_data * jnp.maximum(shift, 1e-8))
+        return residual * norm / (self.sigma_data * jnp.where(jnp.abs(shift) < 1e-8, 1e-8, shift))
 
     def to_x0(self, output: Array, x_t: Array, t: Array, process: Process) -> Array:
         """Returns c_skip x_t + c_out F."""
@@ -301,9 +300,9 @@ class ConsistencyPreconditioning(EDMPreconditioning):
         return self.sigma_data * (alpha / (shift**2 + alpha**2) * x_t + shift / norm * output)
 
     def eps_scale(self, t: Array, process: Process) -> Array:
-        """Returns alpha sigma_data (sigma - epsilon alpha) / (sigma n)."""
+        """Returns alpha sigma_data |sigma - epsilon alpha| / (sigma n)."""
         alpha, shift, norm = self._shifted(t, process)
-        return alpha / norm * shift / jnp.maximum(process.sigma(t), 1e-8)
+        return alpha / norm * jnp.abs(shift) / jnp.maximum(process.sigma(t), 1e-8)
 
 
 def denoiser(

@@ -106,3 +106,14 @@ def test_denoiser_keeps_the_state_in_float32():
     for t in (0.5, jnp.array([0.1, 0.5, 0.9])):
         assert denoise(jnp.ones((3, 2, 2, 1)), t, None).dtype == jnp.float32
     assert seen == [((3, 2, 2, 1), (3,))] * 2
+
+
+def test_the_boundary_of_consistency_models():
+    """At sigma = 1, sigma_data = 0.5, epsilon = 0.002: c_skip .2006414, c_out .4463192; at epsilon 1 and 0."""
+    consistency, process = PARAMETERIZATIONS["consistency"], processes.EDM()
+    x, t = jnp.ones((2, 1)), process.time_of_log_snr(jnp.array([0.0, -2 * np.log(0.002)], jnp.float32))
+    skip = consistency.to_x0(0.0 * x, x, t, process)
+    np.testing.assert_allclose(skip[:, 0], [0.2006414, 1.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        (consistency.to_x0(x, x, t, process) - skip)[:, 0], [0.4463192, 0.0], rtol=1e-5, atol=1e-6
+    )
