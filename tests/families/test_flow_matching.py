@@ -106,7 +106,7 @@ def test_a_teacher_gives_the_first_weights():
     teacher = types.SimpleNamespace(family=family, load=lambda: {**weights, "beside": 1})
     student = FlowMatching(SHAPE, MLP(hidden=8, depth=1), teacher=teacher)
     assert student.pretrained() == {"model": weights["model"]} and family.pretrained() == {}
-    spec = types.SimpleNamespace(image_shape=SHAPE, num_classes=None)
+    spec = types.SimpleNamespace(image_shape=SHAPE, num_classes=None, levels=None)
     student.check(spec)
     other = types.SimpleNamespace(family=FlowMatching((1, 1, 3), MLP(hidden=8, depth=1)))
     with pytest.raises(ValueError, match="teacher's is"):

@@ -145,7 +145,7 @@ def test_from_one_source_to_another():
 
 
 def test_mistakes_are_named():
-    spec = types.SimpleNamespace(image_shape=SHAPE, num_classes=None, second=None)
+    spec = types.SimpleNamespace(image_shape=SHAPE, num_classes=None, levels=None, second=None)
     family("linear").check(spec)
     network, still = exact("linear", NOISE), LinearInterpolant(0.0)
     for make, words in [
