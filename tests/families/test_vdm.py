@@ -43,12 +43,14 @@ PARAMS = MODEL.init(jax.random.key(0), SPEC)[0]
 BATCH = {"image": SCALE * jax.random.normal(jax.random.key(1), (N, *SHAPE))}
 
 
-def bent(seed):
-    """A schedule far from a straight line."""
-    shape = jax.tree.map(
-        lambda leaf: 4.0 * jax.random.normal(jax.random.key(seed), leaf.shape), PARAMS["schedule"]["shape"]
-    )
-    shape["l1"] = {"kernel": jnp.full((1, 1), 0.1), "bias": jnp.zeros(1)}
+def bent(centre):
+    """A schedule far from a straight line: most of it happens around u = centre."""
+    steep = 6.0 + jnp.linspace(-1.0, 1.0, 16)
+    shape = {
+        "l1": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+        "l2": {"kernel": -steep[None], "bias": -steep * (2.0 * centre - 1.0)},  # the sign means nothing
+        "l3": {"kernel": jnp.full((16, 1), 3.0), "bias": jnp.zeros(1)},
+    }
     return {**PARAMS["schedule"], "shape": shape}
 
 
@@ -76,35 +78,35 @@ def expected_diffusion(x):
     return np.trapezoid(0.5 * snr * square, log_snr) / (2 * np.log(2))
 
 
-@pytest.mark.parametrize("schedule", [PARAMS["schedule"], bent(3), bent(4)], ids=["line", "bent", "bent too"])
+@pytest.mark.parametrize("schedule", [PARAMS["schedule"], bent(0.2), bent(0.8)], ids=["line", "bent", "bent too"])
 def test_diffusion_loss_depends_on_the_ends_alone(schedule):
     u = jnp.linspace(0, 1, 101)
     log_snr = np.asarray(MODEL.log_snr(schedule, u))
     assert np.all(np.diff(log_snr) < 0)
     np.testing.assert_allclose(log_snr[[0, -1]], ENDS, rtol=1e-5)
     off_line = np.abs(log_snr - np.linspace(*ENDS, 101)).max()
-    assert off_line < 0.5 if schedule is PARAMS["schedule"] else off_line > 1.0
+    assert off_line < 0.5 if schedule is PARAMS["schedule"] else off_line > 5.0
     found = np.concatenate([estimator()(schedule, jax.random.key(i)) for i in range(8)])
     expected = expected_diffusion(np.asarray(BATCH["image"]).reshape(N, -1))
     assert found.mean() == pytest.approx(expected, abs=5 * found.std() / np.sqrt(len(found)))
-    assert found.mean() == pytest.approx(expected, rel=0.03)
+    assert found.mean() == pytest.approx(expected, rel=0.05)
 
 
 def test_bound_is_the_likelihood_where_the_denoiser_is_exact():
     model = dataclasses.replace(MODEL, draws=64)
-    params = {**PARAMS, "schedule": bent(3)}
+    params = {**PARAMS, "schedule": bent(0.2)}
     found = np.asarray(jax.jit(model.evaluate)(params, BATCH, jax.random.key(2))["elbo"])
     x = np.asarray(BATCH["image"]).reshape(N, -1)
     log_p = np.sum(-0.5 * (x / SCALE) ** 2 - np.log(SCALE) - 0.5 * np.log(2 * np.pi), 1)
     # The reconstruction from log-SNR 9 has the exact mean, but the variance of data without a prior.
     assert found.mean() == pytest.approx(log_p.mean(), abs=4 * (found - log_p).std() / np.sqrt(N) + 0.005)
-    assert (found - log_p).std() / np.sqrt(N) < 0.02
+    assert (found - log_p).std() / np.sqrt(N) < 0.05
 
 
 def test_gradients_are_the_bounds_for_the_ends_and_the_squares_for_the_shape():
     """Against each part differentiated by itself, through the network."""
     state = types.SimpleNamespace(params={"model": {"w": jnp.float32(0.8)}})
-    schedule, keys, batch = bent(3), Keys.of(jax.random.key(5), 64), {"image": BATCH["image"][:64]}
+    schedule, keys, batch = bent(0.2), Keys.of(jax.random.key(5), 64), {"image": BATCH["image"][:64]}
 
     @jax.jit
     def both(schedule):
@@ -125,23 +127,21 @@ def test_gradients_are_the_bounds_for_the_ends_and_the_squares_for_the_shape():
     ((loss, aux), grads), (value, by_ends), by_shape = both(schedule)
     assert float(loss) == pytest.approx(float(value), rel=1e-4)
     np.testing.assert_allclose(grads["ends"], by_ends["ends"], rtol=2e-3, atol=1e-5)
-    for path, expected in jax.tree_util.tree_leaves_with_path(by_shape["shape"]):
-        found = functools.reduce(lambda tree, key: tree[key.key], path, grads["shape"])
-        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * float(jnp.abs(expected).max()) + 1e-6)
+    size = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(by_shape["shape"]))
+    for found, expected in zip(*map(jax.tree.leaves, (grads["shape"], by_shape["shape"])), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * size)
     assert set(aux.metrics) == {"diffusion", "ends", "variance", "log_snr_max", "log_snr_min"}
 
 
 def test_training_the_schedule_lowers_the_variance_and_not_the_loss():
     """From a schedule that is far from good; the ends are free to move too, towards a better bound."""
-    start = bent(4)
+    start = bent(0.2)
     optimizer = optax.adam(0.02)
-    state = types.SimpleNamespace(params=PARAMS)
+    state, batch = types.SimpleNamespace(params=PARAMS), {"image": BATCH["image"][:256]}
 
     def step(carry, key):
         schedule, opt = carry
-        grads, _ = jax.grad(MODEL._schedule_loss, has_aux=True)(
-            schedule, state, {"image": BATCH["image"][:256]}, Keys.of(key, 256)
-        )
+        grads, _ = jax.grad(MODEL._schedule_loss, has_aux=True)(schedule, state, batch, Keys.of(key, 256))
         updates, opt = optimizer.update(grads, opt)
         return (optax.apply_updates(schedule, updates), opt), None
 
@@ -158,7 +158,7 @@ def test_training_the_schedule_lowers_the_variance_and_not_the_loss():
 
 def test_samples_follow_the_learnt_times():
     """From one learnt end to the other, and with the right spread."""
-    params = {**PARAMS, "schedule": {**bent(3), "ends": jnp.array([8.0, -5.0])}}
+    params = {**PARAMS, "schedule": {**bent(0.2), "ends": jnp.array([8.0, -5.0])}}
     run = functools.partial(MODEL.generate, n=N, trace=lambda x_t, x_0, t: jnp.broadcast_to(t, len(x_t)))
     x, seen = jax.jit(run)(params, jax.random.key(0))
     t = (20.0 - np.asarray(MODEL.log_snr(params["schedule"], jnp.linspace(1.0, 0.0, 21)))) / 32.0
