@@ -54,8 +54,8 @@ class ConsistencyModel(Denoising):
     Attributes beside those of `Denoising`:
         parameterization: one whose estimate at t = 0 is x_t itself, whatever the network says.
         teacher: a trained diffusion or flow-matching model of the same images; None to learn from data alone.
-        begin: where the weights come from: "teacher", of the same network but for what conditions it beside, or
-            "scratch".
+        begin: where the weights come from: "teacher", of the same network but for what conditions it beside and with an
+            output of the same meaning (that of edm and of consistency is), or "scratch".
         solver: how the teacher goes from t to s in one step; None where x_s is of the data.
         discretization: which times are compared.
         time_sampler: the distribution of t, before it is moved to a grid.

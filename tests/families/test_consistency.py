@@ -13,7 +13,7 @@ from genjax import analytic, processes, sampling, solvers
 from genjax.families import ConsistencyModel, Diffusion
 from genjax.families.base import Keys
 from genjax.families.consistency_losses import L2, InverseGap
-from genjax.families.discretizations import Fixed, SquareRoot
+from genjax.families.discretizations import Doubling, Fixed, SquareRoot
 from genjax.networks import MLP
 from genjax.parameterizations import ConsistencyPreconditioning, EDMPreconditioning, expand
 from genjax.training.pretrained import Untrained
@@ -107,7 +107,7 @@ def model(function=lambda w, x, t, cond: w * x, **options):
 
 
 def state(step=0, **extra):
-    return types.SimpleNamespace(step=jnp.int32(step), extra=extra)
+    return types.SimpleNamespace(step=jnp.asarray(step, jnp.int32), extra=extra)
 
 
 def gaussian(n, key=0):
@@ -128,8 +128,8 @@ def exact_function(w, x, t, cond):
 @pytest.mark.parametrize("discretization", [Fixed(intervals=3), Fixed(intervals=50, skip=20)], ids=["few", "skip"])
 def test_the_exact_function_has_no_distillation_loss_on_exact_paths(discretization):
     family = model(exact_function, teacher=TEACHER, solver=ExactStep(), discretization=discretization)
-    assert float(loss(family, 1.0, gaussian(256))[0]) < 1e-10
-    assert float(loss(family, 1.1, gaussian(256))[0]) > 1e-4
+    measured = jax.jit(lambda w: loss(family, w, gaussian(256))[0])
+    assert float(measured(1.0)) < 1e-10 and float(measured(1.1)) > 1e-4
 
 
 def test_its_loss_on_paths_of_heuns_method_vanishes_with_the_square_of_their_error():
@@ -138,7 +138,7 @@ def test_its_loss_on_paths_of_heuns_method_vanishes_with_the_square_of_their_err
         model(exact_function, teacher=TEACHER, solver=solvers.Heun(), discretization=Fixed(intervals=n))
         for n in (10, 20)
     ]
-    coarse, fine = (float(loss(each, 1.0, gaussian(2000))[0]) for each in family)
+    coarse, fine = (float(jax.jit(lambda each=each: loss(each, 1.0, gaussian(2000))[0])()) for each in family)
     assert 35 < coarse / fine < 110
 
 
@@ -150,21 +150,12 @@ def test_at_the_lowest_noise_the_function_leaves_images_as_they_are(parameteriza
     assert not np.allclose(family.denoiser({"model": 7.0})(x, jnp.full(5, 0.5), None), x, atol=0.1)
 
 
+FINEST = 32
+
+
 def linear(params, x, t, cond):
-    """A factor for each time of the grid."""
+    """A factor for each time of the finest grid."""
     return expand(params[jnp.round(t * (len(params) - 1)).astype(int)], x) * x
-
-
-def settled(intervals, batch):
-    """The factors at which consistency training of a linear function stands still, found by Newton's method."""
-    family = model(linear, discretization=Fixed(intervals=intervals))
-    gradient = jax.grad(lambda w: loss(family, w, batch)[0])  # affine, and each of it depends on its own factor alone
-
-    def newton(w, _):
-        value, curvature = jax.jvp(gradient, (w,), (jnp.ones_like(w),))
-        return w - jnp.where(curvature > 0, value / jnp.maximum(curvature, 1e-30), 0.0), None
-
-    return jax.jit(lambda w: jax.lax.scan(newton, w, None, intervals)[0])(jnp.ones(intervals + 1))
 
 
 def test_the_bias_of_consistency_training_shrinks_with_the_discretization():
@@ -172,11 +163,24 @@ def test_the_bias_of_consistency_training_shrinks_with_the_discretization():
 
     E[x_s x_t] = V + sigma_s sigma_t, so the fixed point is a product, and its limit the exact function.
     """
-    batch, bias = gaussian(2**15), []
-    for n in (8, 16, 32):
+    family, batch = model(linear, discretization=Doubling(steps=300, start=8, end=FINEST)), gaussian(2**15)
+
+    @jax.jit
+    def settled(step):
+        """Newton's method, for the gradient is affine and each of it depends on its own factor alone."""
+        gradient = jax.grad(lambda w: loss(family, w, batch, step=step)[0])
+
+        def newton(w, _):
+            value, curvature = jax.jvp(gradient, (w,), (jnp.ones_like(w),))
+            return w - jnp.where(curvature > 0, value / jnp.maximum(curvature, 1e-30), 0.0), None
+
+        return jax.lax.scan(newton, jnp.ones(FINEST + 1), None, FINEST)[0]
+
+    bias = []
+    for stage, n in enumerate((8, 16, 32)):
         sigma = EDM.sigma(np.arange(n + 1) / n)
         expected = np.cumprod((V + sigma[:-1] * sigma[1:]) / (V + sigma[1:] ** 2))
-        found = np.asarray(settled(n, batch), np.float64)[1:]
+        found = np.asarray(settled(100 * stage), np.float64)[:: FINEST // n][1:]
         np.testing.assert_allclose(found, expected, rtol=0.03)
         exact = np.sqrt((V + sigma[0] ** 2) / (V + sigma[-1] ** 2))
         bias.append(found[-1] / exact - 1.0)
@@ -189,13 +193,15 @@ def test_the_gradient_of_training_becomes_that_of_distillation():
     def curved(w, x, t, cond):
         return x + expand(EDM.sigma(t) - EDM.sigma(0.0 * t), x) * jnp.tanh(w * x)
 
-    batch, differences = gaussian(2**16), []
-    for n in (4, 16, 64):
-        same = dict(discretization=Fixed(intervals=n), weighting=InverseGap())
-        families = [model(curved, teacher=TEACHER, solver=solvers.Heun(), **same), model(curved, **same)]
-        distilled, trained = (
-            float(jax.jit(jax.grad(lambda w, family=family: loss(family, w, batch)[0]))(-0.8)) for family in families
-        )
+    batch = gaussian(2**16)
+    same = dict(discretization=Doubling(steps=500, start=4, end=64), weighting=InverseGap())  # 4, 8, 16, 32, 64
+    families = [model(curved, teacher=TEACHER, solver=solvers.Heun(), **same), model(curved, **same)]
+    gradients = [
+        jax.jit(jax.grad(lambda w, step, family=family: loss(family, w, batch, step=step)[0])) for family in families
+    ]
+    differences = []
+    for step in (0, 200, 400):
+        distilled, trained = (float(gradient(-0.8, step)) for gradient in gradients)
         differences.append(abs(trained / distilled - 1.0))
     assert differences[0] > 3 * differences[2] and differences[2] < 0.03, differences
 
@@ -220,7 +226,7 @@ def test_examples_follow_the_teacher_each_between_its_own_times(solver, process)
     family = model(process=process, teacher=teacher, solver=solver)
     t, s = jnp.array([1.0, 0.8, 0.3], jnp.float32), jnp.array([0.9, 0.2, 0.0], jnp.float32)
     x_t = jax.random.normal(jax.random.key(0), (3, *SHAPE))
-    found = family._followed_path({"model": None}, x_t, t, s, None)
+    found = jax.jit(lambda: family._followed_path({"model": None}, x_t, t, s, None))()
     for i in range(3):
         denoise = lambda x, t: teacher.denoiser(None)(x, t, None)  # noqa: E731
         times = np.array([t[i], s[i]], np.float64)
@@ -342,10 +348,11 @@ def test_figures_of_held_out_data_are_of_the_end_of_the_discretization():
     family = tiny(solver=solvers.Heun(), discretization=SquareRoot(steps=10, start=2, end=20))
     params, extra = family.init(jax.random.key(0), SPEC)
     batch = gaussian(16)
-    found = family.evaluate({**params, **extra}, batch, jax.random.key(3))["loss"]
+    params = {**params, **extra}
+    found = jax.jit(family.evaluate)(params, batch, jax.random.key(3))["loss"]
     assert found.shape == (16,) and np.all(np.isfinite(found))
     fixed = tiny(solver=solvers.Heun(), discretization=Fixed(intervals=20))
-    np.testing.assert_allclose(fixed.evaluate({**params, **extra}, batch, jax.random.key(3))["loss"], found, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(fixed.evaluate)(params, batch, jax.random.key(3))["loss"], found, rtol=1e-5)
 
 
 def test_mistakes_are_named():

@@ -65,6 +65,10 @@ def test_truncated_log_normal_times_are_the_discrete_distribution_of_the_paper()
     assert 0.05 < 0.5 - 0.5 * below[-1]
     clipped = LogNormal(mean, std)(Keys.of(jax.random.key(1), n), EDM)
     assert np.mean(np.asarray(clipped) == 1.0) == pytest.approx(0.5 - 0.5 * below[-1], abs=0.01)
+    straight = processes.RectifiedFlow()  # which nothing is beyond of
+    times = LogNormal(mean, std, truncated=True)(Keys.of(jax.random.key(1), n), straight)
+    drawn = -0.5 * np.asarray(straight.log_snr(times), np.float64)
+    assert drawn.mean() == pytest.approx(mean, abs=5 * std / np.sqrt(n)) and drawn.std() == pytest.approx(std, rel=0.02)
 
 
 @pytest.mark.parametrize("process", [EDM, processes.LinearVP(), processes.RectifiedFlow()], ids=["edm", "vp", "rf"])
