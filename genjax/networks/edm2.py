@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from genjax.citation import bibtex
 from genjax.config import require
 from genjax.networks import attention, embeddings
 from genjax.networks.base import (
@@ -25,15 +24,8 @@ from genjax.networks.base import (
 )
 from genjax.networks.edm2_blocks import Block, MPConv, mp_cat, mp_silu, mp_sum
 from genjax.networks.remat import check_remat, remat
+from genjax.networks.uncertainty import KARRAS_2024
 from genjax.registry import register
-
-KARRAS_2024 = bibtex("""
-@inproceedings{karras2024analyzing,
-  title = {Analyzing and Improving the Training Dynamics of Diffusion Models},
-  author = {Karras, Tero and Aittala, Miika and Lehtinen, Jaakko and Hellsten, Janne and Aila, Timo and Laine, Samuli},
-  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-  year = {2024}
-}""")
 
 _IMAGENET: Mapping[str, Any] = dict(
     multipliers=(1, 2, 3, 4), blocks_per_level=3, attention_resolutions=(16, 8), head_channels=64

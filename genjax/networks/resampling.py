@@ -51,7 +51,12 @@ def downsample_conv(x: Array, kernel: Array) -> Array:
         x: [B, H, W, C].
         kernel: [3, 3, C, D].
     """
-    return convolution(_filtered(x, 2, 1), kernel, stride=2, padded=False)
+    return convolution(smooth(x), kernel, stride=2, padded=False)
+
+
+def smooth(x: Array) -> Array:
+    """Returns [B, H + 1, W + 1, C]: the filter, as it is to be before a 3x3 convolution without padding halves."""
+    return _filtered(x, 2, 1)
 
 
 def _filtered(x: Array, padding: int, stride: int) -> Array:

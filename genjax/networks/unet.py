@@ -1,4 +1,7 @@
-"""The U-Net of diffusion models: one module for DDPM's (Ho et al. 2020) and ADM's (Dhariwal & Nichol 2021)."""
+"""The U-Net of diffusion models: one module for DDPM's, ADM's, NCSN++'s and DDPM++'s.
+
+Ho et al. 2020; Dhariwal & Nichol 2021; Song et al. 2021b, appendix H.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -10,7 +13,7 @@ from jax import Array
 
 from genjax.citation import bibtex
 from genjax.config import require
-from genjax.networks import attention, embeddings
+from genjax.networks import attention, embeddings, resampling
 from genjax.networks.base import (
     Condition,
     ImageShape,
@@ -22,7 +25,17 @@ from genjax.networks.base import (
     split_perturbed,
 )
 from genjax.networks.remat import check_remat, remat
-from genjax.networks.unet_blocks import INIT, ZEROS, AttentionBlock, ResidualBlock, normalize, split_heads, upsample
+from genjax.networks.unet_blocks import (
+    INIT,
+    ZEROS,
+    AttentionBlock,
+    ResidualBlock,
+    downsample,
+    join,
+    normalize,
+    split_heads,
+    upsample,
+)
 from genjax.registry import register
 
 DHARIWAL = bibtex("""
@@ -33,9 +46,15 @@ DHARIWAL = bibtex("""
   year = {2021}
 }""")
 
-RESAMPLING = ("residual", "conv")
+RESAMPLING = ("residual", "biggan", "conv")
+PROGRESSIVE = ("none", "skip", "residual")
+UP_ATTENTION = ("every", "last")
 
+_PLAIN: Mapping[str, Any] = dict(
+    filtered=False, progressive_input="none", progressive_output="none", up_attention="every"
+)
 _ADM: Mapping[str, Any] = dict(
+    **_PLAIN,
     channels=256,
     blocks_per_level=2,
     attention_resolutions=(32, 16, 8),
@@ -47,6 +66,7 @@ _ADM: Mapping[str, Any] = dict(
     dropout=0.0,
 )
 _DDPM: Mapping[str, Any] = dict(
+    **_PLAIN,
     channels=128,
     blocks_per_level=2,
     attention_resolutions=(16,),
@@ -57,13 +77,41 @@ _DDPM: Mapping[str, Any] = dict(
     embedding="sinusoidal_endpoint",
     dropout=0.0,
 )
+_DDPMPP: Mapping[str, Any] = dict(
+    channels=128,
+    multipliers=(1, 2, 2, 2),
+    blocks_per_level=4,
+    attention_resolutions=(16,),
+    heads=1,
+    scale_shift=False,
+    resampling="biggan",
+    filtered=False,
+    progressive_input="none",
+    progressive_output="none",
+    up_attention="last",
+    skip_rescale=True,
+    embedding="sinusoidal_endpoint",
+    dropout=0.1,
+)
+_NCSNPP: Mapping[str, Any] = {
+    **_DDPMPP,
+    "filtered": True,
+    "progressive_input": "residual",
+    "embedding": "fourier",
+    "embedding_channels": 256,
+}
 
-# Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, table 11 and the flags of the released models. The class
+# Ho et al. 2020, appendix B; Song et al. 2021b, appendix H and the configs of the released models of CIFAR-10, of which
+# the deep ones are trained in continuous time; Dhariwal & Nichol 2021, table 11 and the flags of the models. The class
 # conditions and the doubled output (a learned variance) of ADM are `num_classes` and `out_channels`, the data's and the
 # parameterization's to say.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {**_ADM, "channels": 64, "multipliers": (1, 2, 2), "attention_resolutions": (), "head_channels": 32},
     "ddpm_cifar10": {**_DDPM, "multipliers": (1, 2, 2, 2), "dropout": 0.1},
+    "ddpmpp": _DDPMPP,
+    "ddpmpp_deep": {**_DDPMPP, "blocks_per_level": 8},
+    "ncsnpp": _NCSNPP,
+    "ncsnpp_deep": {**_NCSNPP, "blocks_per_level": 8},
     "ddpm_256": {**_DDPM, "multipliers": (1, 1, 2, 2, 4, 4)},
     "adm_imagenet64": {**_ADM, "channels": 192, "multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "dropout": 0.1},
     "adm_imagenet128": {**_ADM, "multipliers": (1, 1, 2, 3, 4), "head_channels": None, "heads": 4},
@@ -89,10 +137,17 @@ class UNet(nn.Module):
         head_channels: channels of a head.
         scale_shift: whether the conditioning scales and shifts after the second normalization (ADM) or is added
             before it (DDPM).
-        resampling: "residual": inside residual blocks, by average and repetition (ADM); "conv": by a strided
-            convolution, and repetition with a convolution (DDPM).
+        resampling: "residual": inside residual blocks, by average and repetition (ADM); "biggan": so, with a layer in
+            the skip as well (NCSN++); "conv": by a strided convolution, and repetition with a convolution (DDPM).
+        filtered: whether resolutions change through the filter [1, 3, 3, 1] against aliasing (NCSN++), instead.
+        progressive_input: how every level hears of the image itself (Song et al. 2021b, appendix H.1): "none"; "skip":
+            of the image at its resolution, through a layer; "residual": of the level above, through convolutions.
+        progressive_output: how every level contributes to the output: "none"; "skip": the output is a sum of the
+            levels' own outputs; "residual": of a path of its own, through convolutions.
+        up_attention: whether on the way up "every" block of a level has attention or the "last" alone (NCSN++).
         skip_rescale: whether sums of branch and skip are divided by sqrt(2) (Song et al. 2021b).
         embedding: of the noise label: "sinusoidal", "sinusoidal_endpoint" or "fourier".
+        embedding_channels: of that embedding; the base width where neither the config nor the preset says it.
         dropout: rate inside the residual blocks.
         num_classes: number of classes; None for an unconditional network, which ignores the condition.
         scalars: names of the condition's numbers that condition it beside the noise label, see `ScalarEmbeddings`.
@@ -115,8 +170,13 @@ class UNet(nn.Module):
     head_channels: int | None = None
     scale_shift: bool = from_preset()
     resampling: str = from_preset()
+    filtered: bool = from_preset()
+    progressive_input: str = from_preset()
+    progressive_output: str = from_preset()
+    up_attention: str = from_preset()
     skip_rescale: bool = from_preset()
     embedding: str = from_preset()
+    embedding_channels: int | None = None
     dropout: float = from_preset()
     num_classes: int | None = None
     scalars: tuple[str, ...] = ()
@@ -143,7 +203,12 @@ class UNet(nn.Module):
             len(self.multipliers) > 0 and all(int(self.channels * m) >= 1 for m in self.multipliers),
             f"multipliers = {self.multipliers}: must be one or more numbers that leave every level a channel",
         )
+        emb = self.embedding_channels
+        require(emb is None or (emb >= 2 and emb % 2 == 0), f"embedding_channels = {emb}: must be even")
         require_one_of("resampling", self.resampling, RESAMPLING)
+        require_one_of("progressive_input", self.progressive_input, PROGRESSIVE)
+        require_one_of("progressive_output", self.progressive_output, PROGRESSIVE)
+        require_one_of("up_attention", self.up_attention, UP_ATTENTION)
         require_one_of("embedding", self.embedding, embeddings.KINDS)
         require_one_of("attention", self.attention, attention.IMPLEMENTATIONS)
         check_common(self.dtype, self.dropout, self.num_classes, self.out_channels)
@@ -182,7 +247,10 @@ class UNet(nn.Module):
         """Returns the names of the self-attention layers for images of a height, in the order of evaluation."""
         levels = [i for i in range(len(self.multipliers)) if height >> i in self.attention_resolutions]
         down = [f"down_{level}_attention_{i}" for level in levels for i in range(self.blocks_per_level)]
-        up = [f"up_{level}_attention_{i}" for level in reversed(levels) for i in range(self.blocks_per_level + 1)]
+        first = 0 if self.up_attention == "every" else self.blocks_per_level
+        up = [
+            f"up_{level}_attention_{i}" for level in reversed(levels) for i in range(first, self.blocks_per_level + 1)
+        ]
         return [*down, "middle_attention", *up]
 
     @nn.compact
@@ -204,7 +272,8 @@ class UNet(nn.Module):
         """
         batch, height, width, channels = x.shape
         self.check((height, width, channels))
-        cond, perturbed = split_perturbed(cond, self.attention_layers(height))
+        attending = self.attention_layers(height)
+        cond, perturbed = split_perturbed(cond, attending)
         widths, last = self.widths, len(self.widths) - 1
         conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=INIT, dtype=self.dtype)
         block = functools.partial(
@@ -213,6 +282,8 @@ class UNet(nn.Module):
             skip_rescale=self.skip_rescale,
             dropout=self.dropout,
             dtype=self.dtype,
+            filtered=self.filtered,
+            skip_layer=self.resampling == "biggan",
         )
         attention_block = functools.partial(
             remat(AttentionBlock, self.remat),
@@ -224,49 +295,77 @@ class UNet(nn.Module):
         )
 
         def attend(name: str, h: Array) -> Array:
-            return attention_block(name=name)(h, perturbed.get(name))
+            return attention_block(name=name)(h, perturbed.get(name)) if name in attending else h
 
+        def halve(h: Array, features: int, name: str) -> Array:
+            if self.filtered:
+                return conv(features, strides=(2, 2), padding="VALID", name=name)(resampling.smooth(h))
+            return conv(features, strides=(2, 2), name=name)(h)
+
+        def double(h: Array, features: int, name: str) -> Array:
+            if self.filtered:
+                return conv(features, padding="VALID", name=name)(resampling.upsample(h, around=1))
+            return conv(features, name=name)(upsample(h))
+
+        frequencies = self.embedding_channels or self.channels
         emb = embeddings.NoiseEmbedding(
-            4 * self.channels, self.channels, self.embedding, kernel_init=INIT, name="noise_embedding"
+            4 * self.channels, frequencies, self.embedding, kernel_init=INIT, name="noise_embedding"
         )(noise_label)
         if self.num_classes is not None:
             emb += embeddings.ClassEmbedding(self.num_classes, 4 * self.channels, name="class_embedding")(cond, batch)
         if self.scalars:
             emb += embeddings.ScalarEmbeddings(
-                self.scalars, 4 * self.channels, self.channels, self.embedding, name="scalar_embeddings"
+                self.scalars, 4 * self.channels, frequencies, self.embedding, name="scalar_embeddings"
             )(cond)
         emb = nn.silu(emb)
 
-        h = conv(widths[0], name="in")(x)
+        h, pyramid = conv(widths[0], name="in")(x), x
         skips = [h]
         for level, width in enumerate(widths):
             for i in range(self.blocks_per_level):
                 h = block(width, name=f"down_{level}_block_{i}")(h, emb, dropout)
-                if h.shape[1] in self.attention_resolutions:
-                    h = attend(f"down_{level}_attention_{i}", h)
+                h = attend(f"down_{level}_attention_{i}", h)
                 skips.append(h)
             if level < last:
-                if self.resampling == "residual":
-                    h = block(width, resample="down", name=f"down_{level}_resample")(h, emb, dropout)
+                if self.resampling == "conv":
+                    h = halve(h, width, f"down_{level}_resample")
                 else:
-                    h = conv(width, strides=(2, 2), name=f"down_{level}_resample")(h)
+                    h = block(width, resample="down", name=f"down_{level}_resample")(h, emb, dropout)
+                if self.progressive_input == "skip":
+                    pyramid = resampling.downsample(pyramid) if self.filtered else downsample(pyramid)
+                    h += nn.Dense(width, kernel_init=INIT, dtype=self.dtype, name=f"down_{level}_pyramid")(pyramid)
+                elif self.progressive_input == "residual":
+                    h = pyramid = join(halve(pyramid, width, f"down_{level}_pyramid"), h, self.skip_rescale)
                 skips.append(h)
 
         h = block(widths[-1], name="middle_block_0")(h, emb, dropout)
         h = attend("middle_attention", h)
         h = block(widths[-1], name="middle_block_1")(h, emb, dropout)
 
+        out_conv = functools.partial(
+            nn.Conv, self.out_channels or channels, (3, 3), kernel_init=ZEROS, dtype=jnp.float32
+        )
         for level, width in reversed(list(enumerate(widths))):
             for i in range(self.blocks_per_level + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(width, name=f"up_{level}_block_{i}")(h, emb, dropout)
-                if h.shape[1] in self.attention_resolutions:
-                    h = attend(f"up_{level}_attention_{i}", h)
+                h = attend(f"up_{level}_attention_{i}", h)
+            if self.progressive_output == "skip":
+                part = out_conv(name=f"up_{level}_pyramid")(nn.silu(normalize(h, name=f"up_{level}_pyramid_norm")))
+                grown = resampling.upsample if self.filtered else upsample
+                pyramid = part if level == last else grown(pyramid) + part
+            elif self.progressive_output == "residual" and level == last:
+                pyramid = conv(width, name=f"up_{level}_pyramid")(
+                    nn.silu(normalize(h, name=f"up_{level}_pyramid_norm"))
+                )
+            elif self.progressive_output == "residual":
+                h = pyramid = join(double(pyramid, width, f"up_{level}_pyramid"), h, self.skip_rescale)
             if level > 0:
-                if self.resampling == "residual":
-                    h = block(width, resample="up", name=f"up_{level}_resample")(h, emb, dropout)
+                if self.resampling == "conv":
+                    h = double(h, width, f"up_{level}_resample")
                 else:
-                    h = conv(width, name=f"up_{level}_resample")(upsample(h))
+                    h = block(width, resample="up", name=f"up_{level}_resample")(h, emb, dropout)
 
-        h = nn.silu(normalize(h, name="out_norm"))
-        return nn.Conv(self.out_channels or channels, (3, 3), kernel_init=ZEROS, dtype=jnp.float32, name="out")(h)
+        if self.progressive_output == "skip":
+            return pyramid
+        return out_conv(name="out")(nn.silu(normalize(h, name="out_norm")))

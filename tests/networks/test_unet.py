@@ -1,5 +1,8 @@
 """The U-Net's parts and its checks."""
 
+import functools
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 
 from genjax import config
-from genjax.networks import UNet, param_shapes
+from genjax.networks import UNet, param_shapes, resampling
 from genjax.networks.unet import PRESETS
 from genjax.networks.unet_blocks import AttentionBlock, ResidualBlock, normalize, split_heads
 
@@ -133,7 +136,11 @@ def test_images_that_do_not_fit_are_refused_before_compiling(network, image_shap
         (dict(channels=33), "channels = 33: must be even"),
         (dict(channels=0), "channels = 0: must be at least 1"),
         (dict(multipliers=()), r"multipliers = \(\)"),
-        (dict(resampling="pool"), "resampling = 'pool'; valid: conv, residual"),
+        (dict(resampling="pool"), "resampling = 'pool'; valid: biggan, conv, residual"),
+        (dict(progressive_input="skp"), "progressive_input = 'skp'; did you mean 'skip'"),
+        (dict(progressive_output="input_skip"), "progressive_output = 'input_skip'; did you mean 'skip'"),
+        (dict(up_attention="first"), "up_attention = 'first'; .*valid: every, last"),
+        (dict(embedding_channels=3), "embedding_channels = 3: must be even"),
         (dict(attention="cudn"), "attention = 'cudn'; did you mean 'cudnn'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -150,6 +157,103 @@ def test_fields_replace_those_of_the_preset():
     assert (network.dropout, network.heads, network.head_channels) == (0.0, 3, None)
     assert network.attention_resolutions == ()
     assert network.multipliers == PRESETS["adm_imagenet64"]["multipliers"]
+
+
+PROGRESSIVE = list(itertools.product(("none", "skip", "residual"), ("none", "skip", "residual"), (False, True)))
+
+
+@pytest.mark.parametrize(("progressive_input", "progressive_output", "filtered"), PROGRESSIVE)
+def test_shape_of_a_progressive_network(progressive_input, progressive_output, filtered):
+    network = UNet(
+        channels=8,
+        multipliers=(1, 2, 1),
+        heads=1,
+        blocks_per_level=1,
+        resampling="conv" if filtered else "biggan",
+        progressive_input=progressive_input,
+        progressive_output=progressive_output,
+        filtered=filtered,
+        out_channels=2,
+    )
+    shapes = param_shapes(network, (8, 12, 3))
+    assert ("out" in shapes) == (progressive_output != "skip")
+    x = jax.ShapeDtypeStruct((2, 8, 12, 3), jnp.float32)
+    out = jax.eval_shape(lambda p, x, t: network.apply({"params": p}, x, t), shapes, x, x.update(shape=(2,)))
+    assert (out.shape, out.dtype) == ((2, 8, 12, 2), x.dtype)
+
+
+def seen(network, x):
+    """What goes into and comes out of every part of a network with random weights; and its output."""
+    rng = np.random.default_rng(0)
+    leaves, tree = jax.tree.flatten(param_shapes(network, x.shape[1:]))
+    params = tree.unflatten([jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves])
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(params):
+        inputs, outputs = {}, {}
+
+        def record(call, args, kwargs, context):
+            out = call(*args, **kwargs)
+            if context.method_name == "__call__" and len(context.module.path) == 1:
+                inputs[context.module.name], outputs[context.module.name] = args[0], out
+            return out
+
+        with nn.intercept_methods(record):
+            out = network.apply({"params": params}, x, jnp.ones(len(x)))
+        return inputs, outputs, out
+
+    return run(params)
+
+
+def test_progressive_growing_adds_the_image_on_the_way_down_and_the_outputs_on_the_way_up(key):
+    common = dict(channels=8, multipliers=(1, 1), blocks_per_level=1, heads=1, resampling="biggan", filtered=True)
+    x = jax.random.normal(key, (2, 4, 4, 3))
+    skips = UNet(**common, progressive_input="skip", progressive_output="skip")
+    inputs, outputs, out = seen(skips, x)
+    np.testing.assert_allclose(inputs["down_0_pyramid"], resampling.downsample(x), atol=1e-5)
+    expected = outputs["down_0_resample"] + outputs["down_0_pyramid"]
+    np.testing.assert_allclose(inputs["down_1_block_0"], expected, atol=1e-5)
+    expected = resampling.upsample(outputs["up_1_pyramid"]) + outputs["up_0_pyramid"]
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+    residual = UNet(**common, progressive_input="residual", progressive_output="residual", skip_rescale=True)
+    inputs, outputs, _ = seen(residual, x)
+    expected = (outputs["down_0_resample"] + outputs["down_0_pyramid"]) / 2**0.5
+    np.testing.assert_allclose(inputs["down_1_block_0"], expected, atol=1e-5)
+    expected = (outputs["up_0_block_1"] + outputs["up_0_pyramid"]) / 2**0.5
+    np.testing.assert_allclose(inputs["out_norm"], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        inputs["up_0_pyramid"], resampling.upsample(outputs["up_1_pyramid"], around=1), atol=1e-5
+    )
+
+
+def test_filtered_resampling_is_that_of_the_filter(x, key):
+    emb = jnp.ones((2, 5))
+    for resample, change in (("down", resampling.downsample), ("up", resampling.upsample)):
+        out = start(block(resample=resample, filtered=True), x, emb, key=key)
+        np.testing.assert_allclose(out, change(x), rtol=1e-5, atol=1e-6)
+
+
+def test_convolutions_that_resample_filter_first(x):
+    """In forward mode too, which the convolutions of `genjax.networks.convolution` lack on a CPU."""
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3, 8, 4)), jnp.float32)
+    conv = functools.partial(jax.lax.conv_general_dilated, padding="VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    down = conv(resampling.smooth(x), kernel, (2, 2))
+    np.testing.assert_allclose(down, resampling.downsample_conv(x, kernel), rtol=1e-4, atol=1e-5)
+
+
+def test_the_skip_of_a_biggan_block_has_a_layer_where_the_resolution_changes():
+    for skip_layer, resample in itertools.product((False, True), (None, "down", "up")):
+        module = block(resample=resample, skip_layer=skip_layer)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, 4, 6, 8)), jnp.ones((2, 5)))["params"]
+        assert ("skip" in shapes) == (skip_layer and resample is not None)
+
+
+def test_the_last_block_alone_attends_on_the_way_up():
+    network = UNet(preset="ncsnpp", channels=8, blocks_per_level=2, attention_resolutions=(16,))
+    layers = [name for name in param_shapes(network, (32, 32, 3)) if "attention" in name]
+    expected = ["down_1_attention_0", "down_1_attention_1", "middle_attention", "up_1_attention_2"]
+    assert sorted(layers) == expected == network.attention_layers(32)
 
 
 def test_heads_of_a_layer():
