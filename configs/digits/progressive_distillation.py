@@ -6,8 +6,8 @@ genjax train --config=configs/digits/progressive_distillation.py --workdir=runs/
 The students of all rounds are kept: genjax sample --workdir=runs/progressive_distillation --checkpoint=900 --steps=2
 
 With a third of the steps, 100 a round, and averages of decay 0.95 the Frechet distance of 1000 samples was 1.09 at 8
-steps, 1.30 at 4, 1.42 at 2 and 1.53 at 1, with 98% of the samples of the class asked for; DDIM with the teacher comes to
-5.95 at 2 steps and 0.94 at 20. At the full length it has not been measured; `python -m experiments.few_step` does.
+steps, 1.30 at 4, 1.42 at 2 and 1.53 at 1, with 98% of the samples of the class asked for. DDIM with the teacher comes
+to 5.95 at 2 steps and 0.94 at 20. At the full length it has not been measured; `python -m experiments.few_step` does.
 """
 
 from ml_collections import ConfigDict, FieldReference
