@@ -7,6 +7,8 @@ It guides any diffusion model of the same images, here one that it takes without
     genjax train --config=configs/digits/ddpm.py --workdir=runs/ddpm
     genjax sample --workdir=runs/ddpm --guidance.name=classifier --guidance.log_prob.workdir=runs/classifier \\
         --guidance.scale=3.0 --guidance.guidance.name=classifier_free --guidance.guidance.scale=0.0
+
+What it reaches has not been measured. It has no samples: `genjax evaluate` is for what it guides.
 """
 
 from ml_collections import ConfigDict, FieldReference

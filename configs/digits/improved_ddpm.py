@@ -1,6 +1,8 @@
 """Improved DDPM (learnt variances, the hybrid loss, a cosine chain) on scikit-learn's 8x8 handwritten digits.
 
 genjax train --config=configs/digits/improved_ddpm.py --workdir=runs/improved_ddpm
+
+The loss falls from 0.157 after 500 steps to 0.139 after 800. Distance and bits/dim have not been measured.
 """
 
 from ml_collections import ConfigDict, FieldReference
