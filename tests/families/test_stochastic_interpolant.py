@@ -53,7 +53,7 @@ def family(name, other=NOISE, **options):
     return StochasticInterpolant(SHAPE, exact(name, other), interpolant=PATHS[name], **options)
 
 
-PARAMS = {"model": {"w": jnp.ones(())}}
+PARAMS, KEYS = {"model": {"w": jnp.ones(())}}, Keys.of(jax.random.key(0), 8)
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -95,7 +95,7 @@ def test_the_loss_is_the_residual_of_both():
     n = 4000
     data = {"image": DATA[0] + DATA[1] * jax.random.normal(jax.random.key(1), (n, *SHAPE))}
     model = family("linear", time_sampler=lambda keys, _: jnp.full(n, 0.5))
-    loss, aux = model._loss(PARAMS["model"], None, data, Keys.of(jax.random.key(0), n))
+    loss, aux = jax.jit(lambda: model._loss(PARAMS["model"], None, data, Keys.of(jax.random.key(0), n)))()
     # At t = 1/2 gamma' = 0, x_t = (x_0 + x_1) / 2 + z / sqrt(2) and the slope is x_1 - x_0.
     variance = (DATA[1] ** 2 + 1) / 4 + 0.5
     of_b = 1 + DATA[1] ** 2 - ((1 - DATA[1] ** 2) / 2) ** 2 / variance
@@ -132,16 +132,18 @@ def test_from_one_source_to_another():
     image_b = OTHER[0] + OTHER[1] * jax.random.normal(jax.random.key(1), (8, *SHAPE))
     data = {"image": jnp.ones((8, *SHAPE)), "image_b": image_b}
     params, extra = model.init(jax.random.key(0), None)
-    state = types.SimpleNamespace(extra=extra)
-    extra = model._loss(params["model"], state, data, Keys.of(jax.random.key(0), 8))[1].extra
+    loss = jax.jit(lambda extra: model._loss(PARAMS["model"], types.SimpleNamespace(extra=extra), data, KEYS))
+    extra = loss(extra)[1].extra
     np.testing.assert_array_equal(extra["sources"]["images"], image_b[:6])
     # The ODE between Gaussians is the affine map that takes one to the other.
     moved = DATA[0] + DATA[1] / OTHER[1] * (image_b - OTHER[0])
-    np.testing.assert_allclose(model.translate(params, jax.random.key(0), image_b), moved, atol=5e-3)
-    made = model.generate({**params, **extra}, jax.random.key(3), 5)
+    translated = jax.jit(lambda x: model.translate(params, jax.random.key(0), x))(image_b)
+    np.testing.assert_allclose(translated, moved, atol=5e-3)
+    made = jax.jit(lambda extra: model.generate({**params, **extra}, jax.random.key(3), 5))(extra)
     assert np.abs(np.asarray(made)[:, None] - np.asarray(moved)[None, :6]).max((2, 3, 4)).min(1).max() < 5e-3
     assert model.evaluate(params, {"image": data["image"]}, jax.random.key(0)) == {}
-    assert set(model.evaluate(params, data, jax.random.key(0))) == {"loss", "b_mse", "eta_mse"}
+    figures = jax.eval_shape(lambda: model.evaluate(params, data, jax.random.key(0)))
+    assert {name: figure.shape for name, figure in figures.items()} == {"loss": (8,), "b_mse": (8,), "eta_mse": (8,)}
 
 
 def test_mistakes_are_named():
