@@ -1,6 +1,10 @@
 """A stochastic interpolant between noise and scikit-learn's 8x8 handwritten digits.
 
     genjax train --config=configs/digits/interpolant.py --workdir=runs/interpolant
+    genjax evaluate --workdir=runs/interpolant
+
+Samples are the ODE's, by Heun's method. Those of the SDE need `--config.family.noise=1.0` and
+`--config.family.sampler.solver.name=ddim`, which change nothing in training. Its samples have not been measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference
