@@ -3,8 +3,8 @@
     genjax train --config=configs/digits/interpolant.py --workdir=runs/interpolant
     genjax evaluate --workdir=runs/interpolant
 
-Samples are the ODE's, by Heun's method. Those of the SDE need `--config.family.noise=1.0` and
-`--config.family.sampler.solver.name=ddim`, which change nothing in training. Its samples have not been measured yet.
+Samples are the ODE's, by Heun's method; for those of the SDE set `noise=1.0` in the family and
+`solver=dict(name="ddim")` in its sampler, which changes nothing in training. Its samples have not been measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference

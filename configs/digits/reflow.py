@@ -11,8 +11,8 @@ and name the new folder and the student's run:
     genjax train --config=configs/digits/reflow.py --workdir=runs/reflow_2 --config.data.path=runs/pairs_2
         --config.family.teacher.workdir=runs/reflow
 
-Its samples have not been measured yet. In the plane, on eight Gaussians, one round cuts the paths' curvature from 1.0 to
-0.0002 (tests/families/test_flow_matching.py).
+Its samples have not been measured yet. In the plane, on eight Gaussians, one round cuts the paths' curvature from 1.0
+to 0.0002 (tests/families/test_flow_matching.py).
 """
 
 from ml_collections import ConfigDict, FieldReference
