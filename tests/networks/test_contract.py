@@ -144,6 +144,28 @@ def test_examples_do_not_see_each_other_but_hear_the_noise_label(name, inputs):
     assert float(jnp.abs(out - louder).max(axis=(1, 2, 3)).min()) > 1e-3
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_mode_along_images_and_noise_labels(name, inputs):
+    """The losses of continuous-time consistency models and of average velocities take derivatives so."""
+    network, weights = build(name), params(name)
+    x, noise_label = inputs[0], jnp.asarray([0.1, 0.5, 0.9])
+    direction = (jnp.cos(3 * x), jnp.asarray([1.0, -1.0, 0.5]))
+
+    @jit
+    def forward(x, noise_label):
+        return jax.jvp(lambda x, t: network.apply({"params": weights}, x, t, CLASSES), (x, noise_label), direction)
+
+    out, tangent = forward(x, noise_label)
+    np.testing.assert_allclose(out, apply(network, weights, x, noise_label, CLASSES), rtol=1e-4, atol=1e-4)
+    h = 3e-3
+    there, back = (
+        apply(network, weights, x + s * direction[0], noise_label + s * direction[1], CLASSES) for s in (h, -h)
+    )
+    expected = (there - back) / (2 * h)
+    error = float(jnp.linalg.norm((tangent - expected).ravel()) / jnp.linalg.norm(expected.ravel()))
+    assert error < 0.02
+
+
 # The layers of self-attention; a network that has none is not listed.
 LAYERS = {
     "unet": ["down_1_attention_0", "middle_attention", "up_1_attention_0", "up_1_attention_1"],
