@@ -1,6 +1,11 @@
 """EDM2's magnitude-preserving U-Net (Karras et al. 2024) on scikit-learn's 8x8 handwritten digits.
 
-genjax train --config=configs/digits/edm2.py --workdir=runs/edm2
+    genjax train --config=configs/digits/edm2.py --workdir=runs/edm2
+
+The run measured here took 20 minutes on a core of a CPU that it shared with some twenty processes. `genjax evaluate` of
+that one run, seed 0: a distance of 1.37 (95%: 1.14 to 1.60), 2.0 times that of training images; precision 88%, recall
+80% (of training images 91% and 92%); 98.9% of the digits are the ones that were asked for. The learning rate falls with
+the root of the step and has not come to rest after 1,000 steps, where the average of the weights makes up for it.
 """
 
 from ml_collections import ConfigDict, FieldReference
