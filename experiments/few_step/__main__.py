@@ -119,9 +119,9 @@ def sheet(path: pathlib.Path, meter: Meter, rows: Sequence[Row], study: runs.Stu
     for name, solver in dict.fromkeys((r["method"], r["solver"]) for r in rows if r["training_seed"] == study.seed):
         at = {row["budget"] for row in rows if (row["method"], row["solver"]) == (name, solver)}
         for budget in (REFERENCE, 2):
-            if budget in at and (not solver or solver == "dpmpp_2m"):
+            if budget in at and (not solver or solver == next(r["solver"] for r in rows if r["method"] == name)):
                 label = f"{name}, {budget} NFE"
-                pictures.append((label, meter.samples(study.run(name), budget, solver or None)))
+                pictures.append((label, meter.samples(study.run(name), budget, solver)))
     if pictures:
         labels, images = zip(*pictures, strict=True)
         grid = figures.grid(np.concatenate(images), len(images[0]), row_labels=labels)

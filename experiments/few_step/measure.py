@@ -12,7 +12,6 @@ from experiments.few_step import runs
 from experiments.few_step.methods import BUDGETS, METHODS, REFERENCE, SOLVERS
 from experiments.solver_comparison.measure import Bench, evaluations, within
 from genjax.cli.evaluate import reference
-from genjax.cli.run import Run
 from genjax.evaluation.evaluate import Reference
 from genjax.families.sampler import Sampler
 from genjax.files import write_whole
@@ -34,17 +33,23 @@ class Meter:
     n: int | None = None
     against: Reference | None = None
 
-    def bench(self, run: Run) -> Bench:
-        """Returns what draws from a run."""
-        if self.against is None:
-            self.against = reference(run)
-            self.n = run.experiment.evaluation.n if self.n is None else self.n
-        assert self.against is not None and self.n is not None
-        return Bench(run, self.against, self.n)
+    def __post_init__(self) -> None:
+        self._benches: dict[tuple[pathlib.Path, int | None], Bench] = {}
+
+    def bench(self, folder: pathlib.Path, checkpoint: int | None = None) -> Bench:
+        """Returns what draws from a run; its compiled programs are kept."""
+        if (folder, checkpoint) not in self._benches:
+            run = runs.opened(folder, checkpoint)
+            if self.against is None:
+                self.against = reference(run)
+                self.n = run.experiment.evaluation.n if self.n is None else self.n
+            assert self.against is not None and self.n is not None
+            self._benches[folder, checkpoint] = Bench(run, self.against, self.n)
+        return self._benches[folder, checkpoint]
 
     def teacher(self, folder: pathlib.Path, name: str, solvers: Sequence[str]) -> list[Row]:
         """Returns the rows of a teacher's solvers, which begin and end where its own sampler does."""
-        bench, rows = self.bench(runs.opened(folder)), []
+        bench, rows = self.bench(folder), []
         own = dataclasses.replace(bench.sampler, final="none")
         for solver in solvers:
             for budget in (*BUDGETS, REFERENCE):
@@ -55,27 +60,24 @@ class Meter:
 
     def method(self, folder: pathlib.Path, name: str) -> list[Row]:
         """Returns the rows of a method that needs few steps."""
-        first, rows = runs.opened(folder), []
+        rows = []
         for budget in METHODS[name].budgets:
             try:
-                checkpoint = runs.checkpoint_for(first.experiment.family, budget)
+                checkpoint = runs.checkpoint_for(self.bench(folder).family, budget)
             except ValueError:
                 continue
-            bench = self.bench(first if checkpoint is None else runs.opened(folder, checkpoint))
+            bench = self.bench(folder, checkpoint)
             sampler = exactly(bench.sampler, bench, budget)
             if sampler is not None:
                 rows += self._rows(bench, folder, sampler, {"method": name, "solver": "", "budget": budget})
         return rows
 
-    def samples(self, folder: pathlib.Path, budget: int, solver: str | None = None, columns: int = 20) -> np.ndarray:
-        """Returns samples uint8 [columns, H, W, C] of a run, in turn of each class."""
-        first = runs.opened(folder)
-        checkpoint = None if solver else runs.checkpoint_for(first.experiment.family, budget)
-        bench = self.bench(first if checkpoint is None else runs.opened(folder, checkpoint))
-        sampler = bench.sampler
-        if solver:
-            sampler = dataclasses.replace(sampler, solver=SOLVERS[solver], final="none")
-        short = exactly(sampler, bench, budget)
+    def samples(self, folder: pathlib.Path, budget: int, solver: str = "", columns: int = 20) -> np.ndarray:
+        """Returns samples uint8 [columns, H, W, C] of a run, of each class in turn: a teacher's with a solver."""
+        checkpoint = None if solver else runs.checkpoint_for(self.bench(folder).family, budget)
+        bench = self.bench(folder, checkpoint)
+        own = dataclasses.replace(bench.sampler, solver=SOLVERS[solver], final="none") if solver else bench.sampler
+        short = exactly(own, bench, budget)
         assert short is not None
         return bench.draw(short, self.seeds[0], None)[:columns]
 
