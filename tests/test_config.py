@@ -100,6 +100,9 @@ def test_describe_is_the_inverse_of_build(kind):
     options |= {"square_root": {"steps": 9}, "doubling": {"steps": 9}, "ect": {"steps_per_stage": 9}}
     for name in ("meanflow", "shortcut", "scm"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp", "scalars": ("step",)}}
+    for name in ("progressive_distillation", "dmd", "guided_distillation"):
+        options[name] = {**options["diffusion"], "teacher": {"workdir": "x", "family": model}}
+    options["guided_distillation"]["network"] = {"name": "mlp", "scalars": ("guidance",)}
     options["unet_encoder"] = {"num_classes": 10}
     residual = {"encoder": {"name": "residual"}, "decoder": {"name": "residual"}}
     options["vq_vae"] = {"image_shape": (8, 8, 1), **residual}
