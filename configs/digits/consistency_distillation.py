@@ -2,6 +2,8 @@
 
 genjax train --config=configs/digits/edm.py --workdir=runs/edm
 genjax train --config=configs/digits/consistency_distillation.py --workdir=runs/consistency_distillation
+
+Run so far in mode "smoke" alone: nothing is measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference

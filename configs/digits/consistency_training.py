@@ -3,6 +3,8 @@
     genjax train --config=configs/digits/consistency_training.py --workdir=runs/consistency_training
 
 As first published (Song et al. 2023), but for the learned distance LPIPS and with fewer times in the end.
+
+Run so far in mode "smoke" alone: nothing is measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference

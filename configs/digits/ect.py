@@ -4,6 +4,8 @@
     genjax train --config=configs/digits/ect.py --workdir=runs/ect
 
 The weights begin as EDM's, which is not asked any more (Geng et al. 2025).
+
+Run so far in mode "smoke" alone: nothing is measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -4,6 +4,8 @@
 
 Without a teacher (Song & Dhariwal 2024): no average to aim at, pseudo-Huber distance, log-normal times, intervals that
 double.
+
+Run so far in mode "smoke" alone: nothing is measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference

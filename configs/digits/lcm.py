@@ -5,6 +5,8 @@
 
 The teacher's paths are those of classifier-free guidance, at scales from 1 to 3 that the network is told (Luo et al.
 2023). Samples have the scale --config.family.guidance, for two evaluations an image.
+
+Run so far in mode "smoke" alone: nothing is measured yet.
 """
 
 from ml_collections import ConfigDict, FieldReference
