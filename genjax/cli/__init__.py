@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train an experiment, or go on with it",
     "sample": "draw samples from a trained run",
     "evaluate": "score a trained run and write its report",
+    "pairs": "draw samples and keep the noise of each, as data for reflow",
     "compare": "put evaluated runs side by side in one table",
     "list": "list what can be named in a config",
     "cite": "print the BibTeX of what a run uses",
@@ -63,6 +64,8 @@ def _command(name: str):  # type: ignore[no-untyped-def]
         from genjax.cli.sample import main as command
     elif name == "evaluate":
         from genjax.cli.evaluate import main as command
+    elif name == "pairs":
+        from genjax.cli.pairs import main as command
     elif name == "compare":
         from genjax.cli.compare import main as command
     elif name in ("list", "cite"):
