@@ -45,9 +45,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 time_sampler=dict(name="uniform", t_min=0.0),
                 sampler=dict(
                     solver=dict(name="ddpm", variance="learned"),
-                    times=dict(
-                        name="uniform", t_max=0.999
-                    ),  # before it eps says too little of x_0, which is not clipped
+                    times=dict(name="uniform", t_max=0.999),  # beyond it eps says too little of x_0
                     steps=4 if smoke else 4000,
                 ),
             ),
