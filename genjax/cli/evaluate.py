@@ -17,6 +17,7 @@ from genjax.config import ConfigError
 from genjax.data.base import Source
 from genjax.data.transforms import preprocess, to_uint8
 from genjax.evaluation import compare, evaluate, figures, points, report, sweep, tables
+from genjax.families.base import generates
 from genjax.files import write_whole
 from genjax.training import checkpoints, run_folder
 from genjax.training.posthoc import Snapshots
@@ -46,6 +47,11 @@ def main(argv: Sequence[str]) -> int:
         for width in widths:
             snapshots.check(width)
     run = open_run(arguments, sections)
+    if not generates(run.experiment.family):
+        known = run.held_out()
+        evaluate.write(run.workdir / "evaluation.json", {"parameters": run.size(), "family": known})
+        Console().print(evaluate.details({}, known))
+        return 0
     n = run.experiment.evaluation.n if arguments.n is None else arguments.n
     if n < 2:
         raise ConfigError(f"--n = {n}: must be at least 2")

@@ -234,7 +234,9 @@ def with_sampler(
     A component of another name starts from its own defaults; the same name keeps the config's other choices.
     """
     config = copy.deepcopy(dict(config))
-    if guidance is not None:
+    if guidance is not None and config["family"].get("guidance_range") is not None:  # its network is told the scale
+        config["family"]["guidance"] = guidance
+    elif guidance is not None:
         sections = {"guidance": {"name": "classifier_free", "scale": guidance}, **sections}
     if not sections and steps is None:
         return config

@@ -174,6 +174,11 @@ def conditions(batch: Mapping[str, Any] | None, names: Collection[str]) -> Any:
     return None if batch is None else {name: batch[name] for name in names} or None
 
 
+def generates(family: "Family") -> bool:
+    """Whether a family makes images, as all do but those that say `generates = False`, such as classifiers."""
+    return bool(getattr(family, "generates", True))
+
+
 class Family(Protocol):
     """The contract of a model family."""
 

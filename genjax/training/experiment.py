@@ -9,7 +9,7 @@ import jax
 
 from genjax.config import ConfigError, component, construct, nearest, require, section, settings
 from genjax.data.base import Source
-from genjax.families.base import DataSpec, Family
+from genjax.families.base import DataSpec, Family, generates
 from genjax.training import run_folder
 from genjax.training.ema import EMA
 from genjax.training.mesh import Mesh, check_batch_size
@@ -167,6 +167,10 @@ class Experiment:
         for role in roles:
             require(role in self.optimizers, f"optimizers: missing key {role!r}, which the family trains")
         self.ema.check(roles)
+        require(
+            generates(self.family) or not self.training.sample_every,
+            f"training.sample_every = {self.training.sample_every}: this family generates nothing, set it to 0",
+        )
 
     @classmethod
     def from_config(cls, config: Any) -> "Experiment":

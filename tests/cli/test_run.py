@@ -97,6 +97,12 @@ def test_another_solver_starts_from_its_own_defaults():
     assert config["family"]["sampler"]["solver"]["eta"] == 1.0
 
 
+def test_a_network_that_is_told_the_scale_gets_it():
+    config = {"family": {"guidance_range": (1.0, 3.0), "guidance": 2.0, "sampler": {"steps": 2}}}
+    assert with_sampler(config, {}, guidance=1.5)["family"]["guidance"] == 1.5
+    assert "guidance" not in with_sampler(config, {}, guidance=1.5)["family"]["sampler"]
+
+
 def test_a_family_without_a_sampler_has_no_choices_of_one(monkeypatch):
     plain = types.SimpleNamespace(family=object(), config={"family": {"name": "gan"}})
     monkeypatch.setattr(run_module, "load_run", lambda workdir: plain)
