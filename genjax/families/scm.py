@@ -71,8 +71,8 @@ class SCM(FreeStudent):
         super().__post_init__()
         require(
             self.begin != "teacher" or self.teacher is None or self.teacher.family.parameterization == parameterization,
-            "begin = 'teacher': the teacher's parameterization is not edm with this sigma_data, so its weights mean something "
-            "else; take begin = 'scratch'",
+            "begin = 'teacher': the teacher's parameterization is not edm with this sigma_data, so its weights mean "
+            "something else; take begin = 'scratch'",
         )
         require(self.normalizer is None or self.normalizer > 0, f"normalizer = {self.normalizer}: must be positive")
         require(self.warmup >= 0, f"warmup = {self.warmup}: must be at least 0")
