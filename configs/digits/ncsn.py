@@ -4,6 +4,8 @@ genjax train --config=configs/digits/ncsn.py --workdir=runs/ncsn
 
 The ladder follows Song & Ermon 2020: its first level is about the largest distance between two images, and levels are
 as far apart as their technique 2 has it for 64 dimensions, 1.36 times.
+
+Its samples have been looked at and are digits of their classes; their distance has not been measured.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -3,6 +3,8 @@
 genjax train --config=configs/digits/score_sub_vp.py --workdir=runs/score_sub_vp
 
 Uniform times and the weight sigma^2 of Song et al. 2021b, eq. 7; samples are of the probability flow.
+
+Not trained in full yet: no distance has been measured.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -4,6 +4,8 @@
 
 The objective needs no score of the noise: it would be the same for noise of unknown density. `implicit` in its place is
 the exact trace, for two derivatives instead of one; `denoising` needs none.
+
+Not trained in full yet: nothing has been measured.
 """
 
 from ml_collections import ConfigDict, FieldReference

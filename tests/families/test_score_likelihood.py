@@ -81,4 +81,4 @@ def test_bits_a_dimension_stand_in_the_order_that_theory_demands():
     assert abs((estimated - flow).mean()) < 4 * error(estimated - flow)
     assert (bound - flow).mean() > -4 * error(bound - flow)
     assert (bound - estimated).mean() > -4 * error(bound - estimated)
-    assert flow.mean() < 6.0  # of 8: it has learnt something
+    assert flow.mean() < 7.0  # uniform pixels cost 8: it has learnt something
