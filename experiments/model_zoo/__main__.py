@@ -6,7 +6,9 @@
 
 Every file of --configs is a run, in a folder of its name in --workdir: as `genjax train` and `genjax evaluate` would
 run it, in processes of its own, one after another, with their output in a file beside the folder. What is trained and
-evaluated is not done again, and what was broken off goes on. A run that fails is told at the end, and the others go on.
+evaluated is not done again, and what was broken off goes on. What learns from another run, or makes no images, is left
+out unless --only names it: `experiments.few_step` has the former. A run that fails is told at the end, and the others
+go on.
 --smoke takes the configs' smoke modes, in the folder `smoke` of --workdir: it shows that everything runs, no more.
 
 Writes `table.csv` with every figure and its interval, `table.md`, `table.tex` (booktabs) and the sheet `samples.png` to
@@ -23,6 +25,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from genjax import registry
 from genjax.cli.compare import write
 from genjax.config import ConfigError, nearest
 from genjax.evaluation import compare
@@ -47,17 +50,20 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/model_zoo"), help="for the runs")
     parser.add_argument("--configs", type=pathlib.Path, default=pathlib.Path("configs/digits"), help="their folder")
-    parser.add_argument("--only", default="", help="names of configs, with commas; by default all of the folder")
+    parser.add_argument("--only", default="", help="names of configs, with commas; by default all that stand alone")
     parser.add_argument("--smoke", action="store_true", help="a few steps of tiny networks")
     arguments = parser.parse_args(argv)
+    mode = "smoke" if arguments.smoke else "full"
     configs = chosen(arguments.configs, arguments.only)
+    if not arguments.only:
+        configs = {name: path for name, path in configs.items() if stands_alone(load(path, mode))}
     folder = arguments.workdir / "smoke" if arguments.smoke else arguments.workdir
     folder.mkdir(parents=True, exist_ok=True)
 
     failed = []
     for name, path in configs.items():
         try:
-            run(path, folder / name, "smoke" if arguments.smoke else "full")
+            run(path, folder / name, mode)
         except (ConfigError, subprocess.CalledProcessError) as error:
             failed.append(f"{name}: {error}")
             print(failed[-1], file=sys.stderr, flush=True)
@@ -83,6 +89,12 @@ def chosen(folder: pathlib.Path, only: str) -> dict[str, pathlib.Path]:
         if name not in configs:
             raise ConfigError(f"--only: there is no config {name!r} in {folder}{nearest(name, configs)}")
     return {name: configs[name] for name in names}
+
+
+def stands_alone(config: Any) -> bool:
+    """Whether the run of a config makes images, and needs no other run before it."""
+    needs = "teacher" in config.family or config.data.name == "pairs"
+    return not needs and getattr(registry.entries("family")[config.family.name].build, "generates", True)
 
 
 def run(path: pathlib.Path, folder: pathlib.Path, mode: str) -> None:
