@@ -69,8 +69,8 @@ def configs(tmp_path, monkeypatch):
     against = evaluate.reference(Pixels(), *rng.integers(0, 255, (2, 30, 8, 8, 1), np.uint8))
     monkeypatch.setattr(runs, "command", command)
     monkeypatch.setattr(measure, "reference", lambda run: against)
-    monkeypatch.setattr(measure, "BUDGETS", (1, 2))
-    monkeypatch.setattr(measure, "REFERENCE", 4)
+    monkeypatch.setattr(measure, "BUDGETS", ())
+    monkeypatch.setattr(measure, "REFERENCE", 2)  # of the teacher, this alone
     return types.SimpleNamespace(folder=folder, ran=ran)
 
 
@@ -81,7 +81,7 @@ def test_a_method_and_its_teacher_from_config_to_table(tmp_path, configs, capsys
     table = (tmp_path / "table.md").read_text()
     assert table in capsys.readouterr().out
     assert table.count("\n| `") == 2 and "| `edm`, `ddim` |" in table and "| `progressive_distillation` |" in table
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + (3 + 2) * 2  # budgets of both, and two seeds
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + (1 + 2) * 2  # budgets of both, and two seeds
     assert {"table.tex", "distance.png", "samples.png"} <= {path.name for path in tmp_path.iterdir()}
     # At 2 evaluations it is the checkpoint of the first round that is asked, at 1 that of the last.
     held = (tmp_path / "seed0" / "progressive_distillation" / runs.MEASURED).read_text()
@@ -92,7 +92,7 @@ def test_a_method_and_its_teacher_from_config_to_table(tmp_path, configs, capsys
     monkeypatch.setattr(measure.Bench, "measure", None)
     those = [runs.Study(configs.folder, tmp_path, "full", 0)]
     again = study.measured(those, measure.Meter(range(2)), {"progressive_distillation": "edm"}, ["ddim"])
-    assert configs.ran == [] and len(again[0]) == 10 and again[2] == []
+    assert configs.ran == [] and len(again[0]) == 6 and again[2] == []
 
 
 def test_a_failure_is_told_and_the_others_go_on(monkeypatch, capsys):
@@ -102,7 +102,7 @@ def test_a_failure_is_told_and_the_others_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(runs, "train", train)
     meter = types.SimpleNamespace(
-        method=lambda folder, name: [row(name, "", 2, 0, 1.0)], teacher=lambda folder, name, solvers: []
+        method=lambda folder, name: [dict(method=name)], teacher=lambda folder, name, solvers: []
     )
     those = [runs.Study(pathlib.Path("c"), pathlib.Path("f"), "full", seed) for seed in (0, 1)]
     rows, trained, failed = study.measured(those, meter, {"dmd": "edm", "ect": "edm"}, ["ddim"])
