@@ -15,14 +15,14 @@ from collections.abc import Callable
 import jax
 from rich.console import Console
 
-from experiments.benchmark import autoencoders, few_step, flows, gans, samplers, scaling, training
+from experiments.benchmark import autoencoders, distillation, few_step, flows, gans, samplers, scaling, training
 from experiments.benchmark.report import Figures
 
 HALVES: dict[str, tuple[Callable[[], Figures], ...]] = {
     "samplers": (scaling.figures, samplers.figures),
     "training": (training.figures,),
     "models": (flows.figures, autoencoders.figures, gans.figures),
-    "few_step": (few_step.figures,),
+    "few_step": (few_step.figures, distillation.figures),
 }
 
 
