@@ -13,26 +13,26 @@ from genjax import sampling, solvers
 from genjax.config import component, require, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
 from genjax.families.consistency_losses import ConsistencyWeighting, Constant, Distance, PseudoHuber
-from genjax.families.denoising import MODEL, Denoising
+from genjax.families.denoising import MODEL
 from genjax.families.discretizations import Discretization, Fixed
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler
-from genjax.families.teacher import Teacher, check_teacher, teacher_denoiser
+from genjax.families.student import TEACHER, FreeStudent
+from genjax.families.teacher import teacher_denoiser
 from genjax.families.time_samplers import TimeSampler, UniformTimes
 from genjax.parameterizations import ConditionalDenoiser, ConsistencyPreconditioning, Parameterization, denoiser, expand
 from genjax.processes import EDM, Process
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
 
-TEACHER, TARGET = "teacher", "target"  # names in `extra`
+TARGET = "target"  # in `extra`
 GUIDANCE = "guidance"  # the network's scalar
-BEGIN = ("teacher", "scratch")
 END = 2**30  # a training step after which no discretization changes
 
 
 @register("family", "consistency")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConsistencyModel(Denoising):
+class ConsistencyModel(FreeStudent):
     """A consistency function f(x_t, t): the end of the path through x_t (Song et al. 2023, algorithms 2 and 3).
 
     The loss is the distance of f(x_t, t) from f(x_s, s), s < t, at which no gradient arrives. With a `solver` it is
@@ -51,11 +51,10 @@ class ConsistencyModel(Denoising):
     Training measures `mse`, the plain square of the difference, the same within ranges of the noise level, and
     `points`, how many times the path has.
 
-    Attributes beside those of `Denoising`:
+    Attributes beside those of `FreeStudent`:
         parameterization: one whose estimate at t = 0 is x_t itself, whatever the network says.
-        teacher: a trained diffusion or flow-matching model of the same images; None to learn from data alone.
-        begin: where the weights come from: "teacher", of the same network but for what conditions it beside and with an
-            output of the same meaning (that of edm and of consistency is), or "scratch".
+        begin: see `Student`; "teacher" needs one whose network's output means the same, as that of edm and of
+            consistency does.
         solver: how the teacher goes from t to s in one step; None where x_s is of the data.
         discretization: which times are compared.
         time_sampler: the distribution of t, before it is moved to a grid.
@@ -71,7 +70,6 @@ class ConsistencyModel(Denoising):
     process: Process = component("process", EDM())
     parameterization: Parameterization = component("parameterization", ConsistencyPreconditioning())
     sampler: Sampler = section(Sampler, Sampler(solver=solvers.Consistency(epsilon=0.002), steps=2, final="none"))
-    teacher: Teacher | None = component("teacher", None, implied="run")
     begin: str = "teacher"
     solver: solvers.Solver | None = component("solver", None)
     discretization: Discretization = component("discretization", Fixed())
@@ -85,7 +83,6 @@ class ConsistencyModel(Denoising):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.begin in BEGIN, f"begin = {self.begin!r}: must be one of {', '.join(BEGIN)}")
         require(0.0 <= self.target_decay < 1.0, f"target_decay = {self.target_decay}: must be in [0, 1)")
         require(self.solver is None or self.teacher is not None, "solver: needs a teacher, whose paths it follows")
         require(
@@ -112,11 +109,10 @@ class ConsistencyModel(Denoising):
                 "guidance_range: needs a teacher, a solver and a condition to guide by",
             )
 
-    def check(self, spec: DataSpec) -> None:
-        """Raises ValueError where the data or the teacher do not fit the model; compiles nothing."""
-        super().check(spec)
-        if self.teacher is not None:
-            check_teacher(self.teacher, self.image_shape, self.condition)
+    @property
+    def asks(self) -> bool:
+        """Whether the loss asks the teacher."""
+        return self.teacher is not None and self.solver is not None
 
     def init(self, key: Array, spec: DataSpec) -> tuple[dict[str, Params], Extra]:
         """Returns the parameters of the role "model"; in `extra` the teacher that is asked, and the target's average.
@@ -124,22 +120,15 @@ class ConsistencyModel(Denoising):
         Beside the average stands the step that it was last updated in, lest it is so for every part of a batch.
         """
         params, extra = super().init(key, spec)
-        if self.teacher is not None and self.solver is not None:
-            teacher, beside = self.teacher.family.init(jax.random.fold_in(key, 1), spec)
-            extra = {**extra, TEACHER: {**beside, **teacher}}
         if self.target_decay:
             extra = {**extra, TARGET: {"weights": params[MODEL], "step": jnp.full((), -1, jnp.int32)}}
         return params, extra
 
     def pretrained(self) -> Mapping[str, Params]:
-        """Reads the teacher, and what begins as it."""
-        if self.teacher is None:
-            return {}
-        loaded = self.teacher.load()
-        trees: dict[str, Params] = {TEACHER: loaded} if self.solver is not None else {}
-        if self.begin == "teacher":
-            trees |= {MODEL: loaded[MODEL]} | ({TARGET: {"weights": loaded[MODEL]}} if self.target_decay else {})
-        return trees
+        """Reads the teacher where it is asked, and what begins as it."""
+        trees = super().pretrained()
+        follows = MODEL in trees and self.target_decay > 0
+        return {**trees, TARGET: {"weights": trees[MODEL]}} if follows else trees
 
     def phases(self) -> tuple[Phase, ...]:
         """Returns the one phase, which trains the role "model"."""
