@@ -81,15 +81,7 @@ def test_describe_is_the_inverse_of_build(kind):
     rates = dict(init_value=0.1, peak_value=0.2, end_value=0.05, decay_steps=9, transition_steps=9, warmup_steps=2)
     rates |= dict(value=0.1, reference_steps=5, decay_rate=0.5, power=1.0)
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}, "pairs": {"path": "x"}}
-    for name in (
-        "diffusion",
-        "improved_diffusion",
-        "vdm",
-        "flow_matching",
-        "stochastic_interpolant",
-        "score",
-        "consistency",
-    ):
+    for name in ("diffusion", "improved_diffusion", "vdm", "flow_matching", "stochastic_interpolant"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
     model = {"name": "diffusion", **options["diffusion"]}
     options |= {"run": {"workdir": "x", "family": model}, "untrained": {"family": model}}
@@ -126,6 +118,8 @@ def test_describe_is_the_inverse_of_build(kind):
     for name, entry in registry.entries(kind).items():
         if kind == "generator":
             options[name] = made
+        if kind == "family" and name in ("score", "consistency"):  # parameterizations have these names too
+            options[name] = options["diffusion"]
         if (kind, name) == ("family", "stylegan2"):  # its networks have this name too
             options[name] = {"generator": {"name": "stylegan2", **made}, "discriminator": {"name": "stylegan2"}}
         if kind == "schedule":

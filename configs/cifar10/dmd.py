@@ -4,8 +4,8 @@
     genjax pairs --workdir=runs/edm --n=100000 --output=runs/edm_pairs
     genjax train --config=configs/cifar10/dmd.py --workdir=runs/dmd
 
-Learning rate, batch size (56 on each of 7 GPUs), weight decay, clipping and the weight of the regression are those of an
-unofficial implementation, where the paper's own could not be read; the paper's regression measures LPIPS, this one
+Learning rate, batch size (56 on each of 7 GPUs), weight decay, clipping and the weight of the regression are those of
+an unofficial implementation, where the paper's own could not be read; the paper's regression measures LPIPS, this one
 pixels. Run so far in mode "smoke" alone, without pairs and regression. It needs the data set, prepared once; the error
 that says so has the command.
 """

@@ -74,6 +74,7 @@ def configs(tmp_path, monkeypatch):
     return types.SimpleNamespace(folder=folder, ran=ran)
 
 
+@pytest.mark.slow
 def test_a_method_and_its_teacher_from_config_to_table(tmp_path, configs, capsys, monkeypatch):
     flags = [f"--workdir={tmp_path}", f"--configs={configs.folder}", "--solvers=ddim", "--sampling-seeds=2"]
     assert study.main(flags) == 0

@@ -15,6 +15,7 @@ from genjax.training.experiment import Experiment
 TINY = Case("dit_s_2", "float32", 2, quick=True)
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_its_tables(tmp_path, capsys):
     study.main(["--quick", "--presets=dit_s_2", f"--workdir={tmp_path}"])
     with (tmp_path / "table.csv").open() as file:

@@ -23,6 +23,7 @@ SPEC = types.SimpleNamespace(image_shape=SHAPE, num_classes=None, levels=None)
 MIXTURE = GaussianMixture(np.array([0.3, 0.7]), np.array([[1.0, 0.5], [-1.0, 0.0]]), np.array([0.3, 0.5]))
 
 
+@pytest.mark.slow
 def test_learnt_uncertainty_is_the_expected_loss_of_each_noise_level():
     """Of a network that says 0 the error of eps is 1 on average, so the expected loss is the weight itself."""
     zero = Function(lambda w, x, label, cond: 0.0 * w * x)

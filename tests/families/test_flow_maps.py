@@ -208,6 +208,7 @@ def test_lengths_are_dyadic_and_times_their_multiples():
 
 
 @pytest.mark.parametrize("family", [MeanFlow, Shortcut])
+@pytest.mark.slow
 def test_a_teacher_s_velocity_takes_the_place_of_the_pair_s(family):
     """At the exact map, whose teacher is exact on another process, nothing is left to learn."""
 

@@ -199,6 +199,7 @@ def batch(family, step, size=6):
     return {"image": rng.uniform(-1, 1, (n, 8, 8, 1)).astype(np.float32), "label": np.arange(n, dtype=np.int32) % 3}
 
 
+@pytest.mark.slow
 def test_a_step_trains_both_and_clips_the_critic():
     family, state, step = small()
     assert batches_per_step(family) == 2

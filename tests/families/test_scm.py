@@ -117,6 +117,7 @@ def test_the_loss_is_the_normalized_tangent_and_its_gradient_goes_along_it():
     np.testing.assert_allclose(plain, jnp.mean(model.output_and_tangent(params, x, t, v)[1] ** 2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learnt_weight_is_e_to_the_minus_u_and_costs_u():
     plain = family(warmup=0)
     model = dataclasses.replace(plain, uncertainty=FourierUncertainty(features=4))

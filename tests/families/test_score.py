@@ -122,6 +122,7 @@ def test_objectives_are_the_fisher_divergence_up_to_their_constant(name, scaled)
     assert error < 0.05 * explicit.mean()  # the divergence itself is far above what is not resolved
 
 
+@pytest.mark.slow
 def test_variance_reduction_reduces_variance():
     """What the projections add to the spread of the exact objective of the same examples."""
     objective = {name: differences(matching, Score())[0] for name, matching in OBJECTIVES.items()}
@@ -130,6 +131,7 @@ def test_variance_reduction_reduces_variance():
     assert added["sliced, normal, reduced"] < 0.95 * added["sliced, normal"]
 
 
+@pytest.mark.slow
 def test_denoising_over_the_levels_of_a_ladder():
     """Song & Ermon 2019, eq. 5-6 with lambda = sigma^2, which the loss of the family 'diffusion' is too."""
     process = processes.VE(sigma_min=0.1, sigma_max=10.0)
@@ -211,6 +213,7 @@ def test_likelihood_weighting_is_the_diffusion_of_the_sde(name):
     np.testing.assert_allclose(shares, np.array(exact) / whole, atol=0.03)
 
 
+@pytest.mark.slow
 def test_dequantized_models_return_levels():
     seen = []
 

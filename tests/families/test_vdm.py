@@ -133,6 +133,7 @@ def test_gradients_are_the_bounds_for_the_ends_and_the_squares_for_the_shape():
     assert set(aux.metrics) == {"diffusion", "ends", "variance", "log_snr_max", "log_snr_min"}
 
 
+@pytest.mark.slow
 def test_training_the_schedule_lowers_the_variance_and_not_the_loss():
     """From a schedule that is far from good; the ends are free to move too, towards a better bound."""
     start = bent(0.2)

@@ -37,6 +37,7 @@ def test_count_is_the_papers(preset, side, millions):
     assert round(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) / 1e6) == millions
 
 
+@pytest.mark.slow
 def test_logits_begin_equal_and_are_each_examples_own(key):
     network = UNetEncoder(**TINY)
     x = jax.random.normal(key, (3, 8, 4, 2))

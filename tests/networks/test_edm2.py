@@ -82,6 +82,7 @@ def test_a_layer_is_that_of_normalized_weights(two, kernel, key):
         np.testing.assert_allclose(out, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_magnitudes_stay_through_the_network_at_the_start(key):
     network = EDM2UNet(channels=32, multipliers=(1, 2), blocks_per_level=1, attention_resolutions=(), head_channels=32)
     x = jax.random.normal(key, (2, 32, 32, 3))
@@ -99,6 +100,7 @@ def test_magnitudes_stay_through_the_network_at_the_start(key):
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_block_is_its_figure(key):
     """Of a block of either kind: resampled, normalized in the encoder, two convolutions and the balance of 0.3."""
     x, emb = jax.random.normal(key, (2, 4, 4, 8)), jnp.ones((2, 5))
@@ -138,6 +140,7 @@ def test_the_null_class_is_the_vector_of_zeros_and_classes_are_balanced_with_the
     assert not [path for path, _ in jax.tree.leaves_with_path(shapes) if "bias" in jax.tree_util.keystr(path)]
 
 
+@pytest.mark.slow
 def test_scalars_begin_without_effect(key):
     common = dict(channels=8, multipliers=(1,), blocks_per_level=1, head_channels=8)
     plain, conditioned = EDM2UNet(**common), EDM2UNet(**common, scalars=("step",))
