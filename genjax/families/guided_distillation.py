@@ -74,9 +74,7 @@ class GuidedDistillation(Student):
             f"guidance = {self.guidance}: must be in the range of the scales in training, {self.guidance_range}",
         )
         scalars = tuple(getattr(self.network, "scalars", ()))
-        require(
-            scalars == (SCALE,), f"network.scalars = {scalars}: must be ({SCALE!r},), which tells it the scale"
-        )
+        require(scalars == (SCALE,), f"network.scalars = {scalars}: must be ({SCALE!r},), which tells it the scale")
         require(len(self.condition) > 0, "condition = (): there is nothing to guide by")
         require(
             not needs_null(self.sampler.guidance),
