@@ -33,6 +33,7 @@ def config(**family):
     )
 
 
+@pytest.mark.slow
 def test_from_a_run_to_its_pairs_to_a_run_on_them(tmp_path, capsys):
     teacher, folder = tmp_path / "teacher", tmp_path / "pairs"
     train(Experiment.from_config(config()), teacher)

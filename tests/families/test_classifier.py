@@ -87,6 +87,7 @@ def test_the_exact_classifier_makes_the_exact_conditional_denoiser(of):
     np.testing.assert_allclose(alone, unconditional(x_t, 0.5, None), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_guidance_by_a_run_raises_the_agreement_with_the_class():
     """Through the family, as a config has it: of the rarer class, by scale."""
     network = Function(lambda w, x, label, cond: unconditional(x, label, cond))

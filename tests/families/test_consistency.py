@@ -251,6 +251,7 @@ def guided_model(seen, guidance_range=(2.0, 4.0), **options):
     return model(**given | options)
 
 
+@pytest.mark.slow
 def test_guided_distillation_follows_the_guided_path_of_the_scale_it_tells():
     """x_s = D + sigma_s / sigma_t (x_t - D) with D = D_null + scale (D_cond - D_null) (Luo et al. 2023, eq. 13-14)."""
     seen, n = [], 64
@@ -344,6 +345,7 @@ def test_what_begins_as_the_teacher():
     assert tiny(teacher=None).pretrained() == {}
 
 
+@pytest.mark.slow
 def test_figures_of_held_out_data_are_of_the_end_of_the_discretization():
     family = tiny(solver=solvers.Heun(), discretization=SquareRoot(steps=10, start=2, end=20))
     params, extra = family.init(jax.random.key(0), SPEC)

@@ -92,6 +92,7 @@ def test_sinkhorns_plan_is_the_entropic_optimum():
     np.testing.assert_allclose(jnp.exp(couplings.log_plan(cost, 0.3, 100)).sum(1), 1 / 6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sampled_sinkhorn_draws_normal_noise():
     """x_0 lies far out, so that a choice of the nearest would show."""
     coupling = couplings.Sinkhorn(choice="sample", iterations=50)
@@ -102,6 +103,7 @@ def test_sampled_sinkhorn_draws_normal_noise():
     assert abs(noise.mean()) < 4 / sampled and noise.std() == pytest.approx(1.0, abs=4 / sampled)
 
 
+@pytest.mark.slow
 def test_noise_of_a_class_is_normal_only_within_it():
     """Two classes on either side: the optimal noise of a class lies on its side, unless exchanged within it alone."""
     sides = {"label": jnp.arange(64, dtype=jnp.int32) % 2}

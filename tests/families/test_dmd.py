@@ -116,6 +116,7 @@ def test_the_generators_loss_passes_the_direction_on():
         np.testing.assert_allclose(gradient[name], expected[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_fake_score_learns_what_the_generator_makes():
     """At the generator's own mean and variance its loss is the least, and it does not move the generator."""
     model, n = family(time_sampler=UniformTimes(0.2, 0.9)), 4000

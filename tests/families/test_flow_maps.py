@@ -156,6 +156,7 @@ def test_the_adaptive_weight_is_that_of_the_paper():
     np.testing.assert_allclose(plain.phases()[0].loss(EXACT, state, data, keys)[0], jnp.mean(error), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_guidance_is_in_the_target_and_not_where_the_condition_is_dropped():
     """Geng et al. 2025, eq. 19: omega v + kappa u(cond) + (1 - omega - kappa) u(null)."""
 

@@ -81,6 +81,7 @@ def scorer():
     return jax.jit(family().evaluate)
 
 
+@pytest.mark.slow
 def test_hybrid_loss_learns_the_variances_of_the_reverse_chain():
     model = family()
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 1500))
@@ -152,6 +153,7 @@ def test_gradient_of_the_bound_is_that_of_v_alone():
     assert grads[0.0]["v"] == 0.0 and grads[0.001]["v"] != 0.0
 
 
+@pytest.mark.slow
 def test_few_steps_with_the_right_variances_give_the_exact_spread():
     """The chain's own steps, and half of them; the fixed variances miss it."""
     params, n = {"model": {"v": jnp.asarray(known_v(), jnp.float32)}}, 20_000

@@ -145,6 +145,7 @@ class Teacher:
         return denoise
 
 
+@pytest.mark.slow
 def test_a_teacher_s_paths_are_those_of_its_denoiser():
     teacher = types.SimpleNamespace(family=Teacher(), load=lambda: {"model": {"w": jnp.float32(1.0)}})
     data = {"image": SCALE * jax.random.normal(jax.random.key(1), (64, *SHAPE))}

@@ -31,6 +31,8 @@ OBJECTIVES = {
     "sliced, reduced": SLICED(),
     "sliced, normal, reduced": SLICED(projection="normal", projections=2),
 }
+# Normal projections differ from Rademacher's by their draws alone.
+DEFAULT = [pytest.param(name, marks=[pytest.mark.slow] if "normal" in name else []) for name in OBJECTIVES]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def minimum(family, images, key):
     return unravel(-jnp.linalg.solve(columns - gradient(flat)[None], gradient(flat)))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", DEFAULT)
 def test_a_linear_network_finds_the_score_of_a_gaussian(name):
     """-Sigma^{-1} (x - mu) within 2% (relative L2), on the data themselves; by denoising at a small noise level."""
     n = {"denoising": 1_000_000, "sliced": 200_000, "sliced, normal": 200_000}.get(name, 100_000)
@@ -114,7 +116,7 @@ def differences(matching, parameterization, n=20_000):
 
 
 @pytest.mark.parametrize("scaled", [True, False], ids=["scaled", "plain"])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", DEFAULT)
 def test_objectives_are_the_fisher_divergence_up_to_their_constant(name, scaled):
     _, difference, explicit = differences(OBJECTIVES[name], Score(scaled=scaled))
     error = difference.std(ddof=1) / np.sqrt(len(difference))
@@ -165,7 +167,9 @@ PROCESSES = {
 }
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "linear_vp" else [pytest.mark.slow]) for name in PROCESSES]
+)
 def test_times_by_importance_leave_the_expected_loss_and_reduce_its_variance(name):
     process, t_max = PROCESSES[name]
     rng, n = {"t_min": 1e-3, "t_max": t_max}, 40_000

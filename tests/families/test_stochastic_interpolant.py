@@ -125,6 +125,7 @@ def test_marginals_at_all_times(name, noise):
     assert (np.abs(path.var(1) / variances - 1) < 4 * np.sqrt(1 / n) + (0.05 if noise else 0.02)).all()
 
 
+@pytest.mark.slow
 def test_from_one_source_to_another():
     model = family(
         "linear", OTHER, source="image_b", sources=6, sampler=Sampler(solvers.Heun(coordinate="t"), steps=40)

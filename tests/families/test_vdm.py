@@ -157,6 +157,7 @@ def test_training_the_schedule_lowers_the_variance_and_not_the_loss():
     assert bounds[1] > bounds[0] - 0.02
 
 
+@pytest.mark.slow
 def test_samples_follow_the_learnt_times():
     """From one learnt end to the other, and with the right spread."""
     params = {**PARAMS, "schedule": {**bent(0.2), "ends": jnp.array([8.0, -5.0])}}
