@@ -67,6 +67,12 @@ def expand(coefficient: Array, like: Array) -> Array:
     return coefficient.reshape(coefficient.shape + (1,) * (like.ndim - 1)) if coefficient.ndim else coefficient
 
 
+def noised(x_0: Array, eps: Array, t: Array, process: Process) -> Array:
+    """Returns x_t = alpha(t) x_0 + sigma(t) eps of images and noise [B, ...] at times [] or [B]."""
+    alpha, sigma = _coefficients(t, process, x_0)
+    return alpha * x_0 + sigma * eps
+
+
 def _coefficients(t: Array, process: Process, like: Array) -> tuple[Array, Array]:
     return expand(process.alpha(t), like), expand(process.sigma(t), like)
 

@@ -29,6 +29,7 @@ from genjax import registry
 from genjax.cli.compare import write
 from genjax.config import ConfigError, nearest
 from genjax.evaluation import compare
+from genjax.families.base import generates
 from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY
 from genjax.training.experiment import Experiment
@@ -94,7 +95,7 @@ def chosen(folder: pathlib.Path, only: str) -> dict[str, pathlib.Path]:
 def stands_alone(config: Any) -> bool:
     """Whether the run of a config makes images, and needs no other run before it."""
     needs = "teacher" in config.family or config.data.name == "pairs"
-    return not needs and getattr(registry.entries("family")[config.family.name].build, "generates", True)
+    return not needs and generates(registry.entries("family")[config.family.name].build)
 
 
 def run(path: pathlib.Path, folder: pathlib.Path, mode: str) -> None:

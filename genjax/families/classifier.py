@@ -23,7 +23,7 @@ from genjax.families.base import (
 )
 from genjax.families.noise_levels import EDGES, by_noise_level
 from genjax.families.time_samplers import TimeSampler, UniformTimes
-from genjax.parameterizations import Eps, Parameterization, expand
+from genjax.parameterizations import Eps, Parameterization, noised
 from genjax.processes import LinearVP, Process
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
@@ -102,7 +102,7 @@ class Classifier:
         levels = self.process.time_of_log_snr(-2.0 * jnp.log(ratios))
         every = jnp.concatenate([t[None], jnp.broadcast_to(levels[:, None], (len(levels), len(t)))])
         eps = normal_like(keys_eps.each, x_0)
-        found = jax.lax.map(lambda t: self._log_probs(params[CLASSIFIER], self._noised(x_0, eps, t), t), every)
+        found = jax.lax.map(lambda t: self._log_probs(params[CLASSIFIER], noised(x_0, eps, t, self.process), t), every)
         right = (found.argmax(-1) == label[None]).astype(jnp.float32)
         names = ["accuracy", *(f"accuracy_at_{ratio:g}" for ratio in (0.0, *EDGES))]
         return {"loss": -_of_label(found[0], label)} | dict(zip(names, right, strict=True))
@@ -111,15 +111,12 @@ class Classifier:
         keys_t, keys_eps, keys_dropout = keys.split(3)
         x_0, label = batch["image"], batch["label"]
         t = self.time_sampler(keys_t, self.process)
-        x_t = self._noised(x_0, normal_like(keys_eps.each, x_0), t)
+        x_t = noised(x_0, normal_like(keys_eps.each, x_0), t, self.process)
         found = self._log_probs(params, x_t, t, keys_dropout.each)
         right = (found.argmax(-1) == label).astype(jnp.float32)
         levels = by_noise_level(right, self.process.log_snr(t))
         metrics = {"accuracy": right.mean()} | {f"accuracy_by_noise/{name}": levels[name] for name in levels}
         return -_of_label(found, label).mean(), Aux(metrics)
-
-    def _noised(self, x_0: Array, eps: Array, t: Array) -> Array:
-        return expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
 
     def _log_probs(self, params: Params, x_t: Array, t: Array, dropout: Array | None = None) -> Array:
         """Log-probabilities of all classes [B, classes], at times [] or [B]."""

@@ -20,7 +20,7 @@ from genjax.families.sampler import Sampler
 from genjax.families.student import TEACHER, FreeStudent
 from genjax.families.teacher import teacher_denoiser
 from genjax.families.time_samplers import TimeSampler, UniformTimes
-from genjax.parameterizations import ConditionalDenoiser, ConsistencyPreconditioning, Parameterization, denoiser, expand
+from genjax.parameterizations import ConditionalDenoiser, ConsistencyPreconditioning, Parameterization, denoiser, noised
 from genjax.processes import EDM, Process
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
@@ -188,9 +188,9 @@ class ConsistencyModel(FreeStudent):
         t, s = self.discretization(self.time_sampler(keys_t, self.process), self.process, step)
         x_0 = batch["image"]
         eps = normal_like(keys_eps.each, x_0)
-        x_t, told = self._noised(x_0, eps, t), cond
+        x_t, told = noised(x_0, eps, t, self.process), cond
         if teacher is None:
-            x_s = self._noised(x_0, eps, s)
+            x_s = noised(x_0, eps, s, self.process)
         elif self.guidance_range is None:
             x_s = self._followed_path(teacher, x_t, t, s, cond)
         else:
@@ -204,9 +204,6 @@ class ConsistencyModel(FreeStudent):
         difference = end - jax.lax.stop_gradient(aim)
         weighted = self.weighting(t, s, self.process) * self.distance(difference)
         return weighted, jnp.mean(difference**2, axis=(1, 2, 3)), t
-
-    def _noised(self, x_0: Array, eps: Array, t: Array) -> Array:
-        return expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
 
     def _told(self, cond: Any, scale: Array) -> dict[str, Any]:
         """A condition with the scale of guidance [B] beside it."""

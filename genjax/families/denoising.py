@@ -117,3 +117,21 @@ class Denoising:
             return None
         drop = jax.vmap(lambda key: jax.random.bernoulli(key, self.condition_dropout))(keys.each)
         return jax.tree.map(lambda c, null: jnp.where(drop, null, c), cond, null_condition(cond))
+
+
+def with_uncertainty(params: Params, uncertainty: Any, key: Array) -> Params:
+    """Returns a network's parameters with those of a learnt uncertainty as a branch, `UNCERTAINTY`."""
+    return {**params, UNCERTAINTY: uncertainty.init(key, jnp.zeros(1))["params"]}
+
+
+def by_uncertainty(loss: Array, params: Params, uncertainty: Any, log_snr: Array) -> Array:
+    """Returns a loss L [B] as it is trained by a learnt log-variance u: L / exp(u) + u (Karras et al. 2024b, eq. 16).
+
+    Args:
+        loss: at one noise level each [B].
+        params: of the network, with the branch `UNCERTAINTY`.
+        uncertainty: the module that gives u.
+        log_snr: of the noise levels [B].
+    """
+    u = uncertainty.apply({"params": params[UNCERTAINTY]}, jnp.clip(log_snr / -8.0, -5.0, 5.0))
+    return loss * jnp.exp(-u) + u

@@ -11,12 +11,12 @@ from jax import Array
 from genjax.config import component, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
 from genjax.families.couplings import Coupling, Independent
-from genjax.families.denoising import MODEL, UNCERTAINTY, Denoising
+from genjax.families.denoising import MODEL, Denoising, by_uncertainty, with_uncertainty
 from genjax.families.likelihood_figures import Likelihood
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.time_samplers import TimeSampler, UniformTimes, correction
 from genjax.families.weightings import Uniform, Weighting
-from genjax.parameterizations import expand
+from genjax.parameterizations import noised
 from genjax.registry import register
 
 LIKELIHOOD = 2**31 - 1  # folded into a key; no draw of the loss has this number
@@ -56,8 +56,7 @@ class Diffusion(Denoising):
         """Returns the initial parameters of the role "model", of which the uncertainty is a branch."""
         params, extra = super().init(key, spec)
         if self.uncertainty is not None:
-            learnt = self.uncertainty.init(jax.random.fold_in(key, 1), jnp.zeros(1))["params"]
-            params = params | {MODEL: {**params[MODEL], UNCERTAINTY: learnt}}
+            params = params | {MODEL: with_uncertainty(params[MODEL], self.uncertainty, jax.random.fold_in(key, 1))}
         return params, extra
 
     def phases(self) -> tuple[Phase, ...]:
@@ -83,7 +82,9 @@ class Diffusion(Denoising):
         weighted, plain, t = self._losses(params, batch, keys_loss, cond, keys_dropout.each)
         levels = by_noise_level(plain, self.process.log_snr(t))
         metrics = {"mse": plain.mean()} | {f"mse_by_noise/{name}": levels[name] for name in levels}
-        return self._by_uncertainty(params, weighted, t).mean(), Aux(metrics)
+        if self.uncertainty is not None:
+            weighted = by_uncertainty(weighted, params, self.uncertainty, self.process.log_snr(t))
+        return weighted.mean(), Aux(metrics)
 
     def _losses(
         self, params: Params, batch: Batch, keys: Keys, cond: Any, dropout: Array | None = None
@@ -92,7 +93,7 @@ class Diffusion(Denoising):
         keys_t, keys_eps, keys_error = keys.split(3)
         t = self.time_sampler(keys_t, self.process)
         x_0, eps = self._pairs(keys_eps, batch)
-        x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
+        x_t = noised(x_0, eps, t, self.process)
 
         def output(x_t: Array) -> Array:
             return self._output(params, x_t, t, cond, dropout)
@@ -109,14 +110,6 @@ class Diffusion(Denoising):
     def _error(self, output: Callable[[Array], Array], x_t: Array, t: Array, target: Array, keys: Keys) -> Array:
         """The square error [B] of an output, a function of x_t, averaged over pixels."""
         return jnp.mean((output(x_t) - target) ** 2, axis=(1, 2, 3))
-
-    def _by_uncertainty(self, params: Params, loss: Array, t: Array) -> Array:
-        """A loss at times t, both [B], as it is trained: weighted by the learnt uncertainty, where there is one."""
-        if self.uncertainty is None:
-            return loss
-        noise = jnp.clip(self.process.log_snr(t) / -8.0, -5.0, 5.0)
-        u = self.uncertainty.apply({"params": params[UNCERTAINTY]}, noise)
-        return loss * jnp.exp(-u) + u
 
     def _pairs(self, keys: Keys, batch: Batch) -> tuple[Array, Array]:
         """Images and the noise that each goes to, both [B, H, W, C]."""

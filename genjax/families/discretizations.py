@@ -1,5 +1,6 @@
 """How finely consistency models divide the path from noise to data as training goes on."""
 
+import abc
 import dataclasses
 import math
 from typing import ClassVar, Protocol
@@ -53,14 +54,14 @@ class Discretization(Protocol):
         ...
 
 
-class _Grid:
+class _Grid(abc.ABC):
     """Times at equal distances in t; of the process `edm` that is the papers' grid (Karras et al. 2022, eq. 5)."""
 
     skip = 1
 
+    @abc.abstractmethod
     def points(self, step: Array) -> Array:
         """Returns how many times the grid has."""
-        raise NotImplementedError
 
     def __call__(self, t: Array, process: Process, step: Array) -> tuple[Array, Array]:
         """Returns the next time of the grid above each of t, and the one that is `skip` below that."""

@@ -17,7 +17,7 @@ from genjax.families.student import TEACHER, Student
 from genjax.families.teacher import teacher_denoiser
 from genjax.families.time_samplers import TimeSampler, UniformTimes
 from genjax.families.weightings import Uniform, Weighting
-from genjax.parameterizations import expand
+from genjax.parameterizations import expand, noised
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
 from genjax.solvers import Consistency
@@ -157,7 +157,7 @@ class DMD(Student):
     def _noised(self, x_0: Array, t: Array, keys: Keys) -> tuple[Array, Array]:
         """Images at times [B], and their noise."""
         eps = normal_like(keys.each, x_0)
-        return expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps, eps
+        return noised(x_0, eps, t, self.process), eps
 
 
 def direction(x_0: Array, real: Array, fake: Array) -> Array:

@@ -14,7 +14,7 @@ from genjax.config import component, require
 from genjax.families.base import Aux, Batch, Keys, Params, Phase, State, conditions
 from genjax.families.denoising import MODEL
 from genjax.families.student import TEACHER, Student
-from genjax.families.teacher import Teacher, teacher_denoiser
+from genjax.families.teacher import teacher_denoiser
 from genjax.families.time_samplers import TimeSampler, UniformTimes
 from genjax.families.weightings import TruncatedSNR, Weighting
 from genjax.parameterizations import ConditionalDenoiser, Parameterization, V, denoiser, expand
@@ -55,7 +55,6 @@ class GuidedDistillation(Student):
         time_sampler: distribution of the noise levels in training.
     """
 
-    teacher: Teacher = component("teacher", implied="run")
     parameterization: Parameterization = component("parameterization", V())
     condition: tuple[str, ...] = ("label",)
     condition_dropout: float = 0.0

@@ -17,7 +17,7 @@ from genjax.families.base import Batch, DataSpec, Keys, Params, conditions
 from genjax.families.denoising import MODEL
 from genjax.families.diffusion import LIKELIHOOD, Diffusion
 from genjax.families.time_samplers import LowDiscrepancy, UniformTimes
-from genjax.parameterizations import ConditionalDenoiser, expand
+from genjax.parameterizations import ConditionalDenoiser, expand, noised
 from genjax.registry import register
 from genjax.sampling import bound
 from genjax.sampling.core import Trace
@@ -113,7 +113,7 @@ class ImprovedDiffusion(Diffusion):
         step = jnp.clip(drawn - 1, 0, self.timesteps - 1)
         x_0, eps = self._pairs(keys_eps, batch)
         t = jnp.asarray(self._chain[0], x_0.dtype)[step]
-        x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
+        x_t = noised(x_0, eps, t, self.process)
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         output, v = self._both(params, x_in, label, cond, dropout)
         error = jnp.mean((output - self.parameterization.target(x_0, eps, t, self.process)) ** 2, axis=(1, 2, 3))

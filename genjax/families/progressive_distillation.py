@@ -15,7 +15,7 @@ from genjax.families.denoising import MODEL
 from genjax.families.sampler import Sampler
 from genjax.families.student import TEACHER, Student
 from genjax.families.weightings import TruncatedSNR, Weighting
-from genjax.parameterizations import Parameterization, V, expand
+from genjax.parameterizations import Parameterization, V, expand, noised
 from genjax.registry import register
 from genjax.sampling.keys import normal_like
 from genjax.solvers.steps import steps
@@ -149,9 +149,7 @@ class ProgressiveDistillation(Student):
         place = jnp.asarray(starts)[index] + jax.vmap(lambda key: jax.random.randint(key, (), 0, n))(keys_t.each)
         t, *rest = jnp.asarray(plan, jnp.float32)[:, place]
         x_0 = batch["image"]
-        x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * normal_like(
-            keys_eps.each, x_0
-        )
+        x_t = noised(x_0, normal_like(keys_eps.each, x_0), t, self.process)
         aim = jax.lax.stop_gradient(self._aim(teacher, x_t, t, rest, cond))
         eps = (x_t - expand(self.process.alpha(t), x_0) * aim) / expand(self.process.sigma(t), x_0)
         x_in, label = self.parameterization.network_input(x_t, t, self.process)

@@ -10,8 +10,7 @@ from jax import Array
 from genjax import sampling
 from genjax.config import component, require, section
 from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phase, State, conditions
-from genjax.families.denoising import MODEL
-from genjax.families.diffusion import UNCERTAINTY
+from genjax.families.denoising import MODEL, by_uncertainty, with_uncertainty
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.sampler import Sampler
 from genjax.families.student import TEACHER, FreeStudent
@@ -86,8 +85,7 @@ class SCM(FreeStudent):
         """Returns the initial parameters of the role "model", of which the uncertainty is a branch."""
         params, extra = super().init(key, spec)
         if self.uncertainty is not None:
-            learnt = self.uncertainty.init(jax.random.fold_in(key, 2), jnp.zeros(1))["params"]
-            params = params | {MODEL: {**params[MODEL], UNCERTAINTY: learnt}}
+            params = params | {MODEL: with_uncertainty(params[MODEL], self.uncertainty, jax.random.fold_in(key, 2))}
         return params, extra
 
     def phases(self) -> tuple[Phase, ...]:
@@ -117,8 +115,7 @@ class SCM(FreeStudent):
         loss = jnp.mean((output - target) ** 2, axis=(1, 2, 3))
         log_snr = self.process.log_snr(t)
         if self.uncertainty is not None:
-            u = self.uncertainty.apply({"params": params[UNCERTAINTY]}, jnp.clip(log_snr / -8.0, -5.0, 5.0))
-            loss = loss * jnp.exp(-u) + u
+            loss = by_uncertainty(loss, params, self.uncertainty, log_snr)
         levels = by_noise_level(size, log_snr)
         metrics = {"tangent": size.mean(), "warmup": share} | {
             f"tangent_by_noise/{name}": levels[name] for name in levels

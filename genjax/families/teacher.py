@@ -14,25 +14,16 @@ from genjax.families.denoising import UNCERTAINTY
 from genjax.families.sampler import null_condition
 from genjax.parameterizations import ConditionalDenoiser
 from genjax.processes import Process
-from genjax.sampling.guidance.trained import on_process
+from genjax.sampling.guidance.trained import Trained, on_process
 
 
-class Teacher(Protocol):
+class Teacher(Trained, Protocol):
     """A trained model: its family, and its weights, which are read once, when a run begins.
 
     In a config it is `teacher=dict(workdir="runs/edm")`, a run folder. A family that has one takes its weights into its
     own state, so that checkpoints hold them and the folder is not needed any more: `init` gives trees of their shapes,
     by names of roles or of `extra`, and the family's method `pretrained` what takes their places.
     """
-
-    @property
-    def family(self) -> Any:
-        """The family that was trained, with its own process, conditions and sampler."""
-        ...
-
-    def load(self) -> dict[str, Params]:
-        """Reads what the family generates with: its roles, averaged where they have an average, and its `extra`."""
-        ...
 
 
 def pretrained(family: Family) -> Mapping[str, Params]:

@@ -14,7 +14,7 @@ from genjax.families.base import Aux, Batch, DataSpec, Extra, Keys, Params, Phas
 from genjax.families.denoising import MODEL, Denoising
 from genjax.families.noise_levels import by_noise_level
 from genjax.families.time_samplers import LowDiscrepancy, TimeSampler
-from genjax.parameterizations import expand
+from genjax.parameterizations import noised
 from genjax.processes import LinearLogSNR, Process
 from genjax.registry import register
 from genjax.sampling import bound
@@ -212,7 +212,7 @@ class VDM(Denoising):
     ) -> Array:
         """Estimates of the diffusion loss from one log-SNR each, in bits a dimension [B]."""
         t = self.process.time_of_log_snr(log_snr)
-        x_t = expand(self.process.alpha(t), x_0) * x_0 + expand(self.process.sigma(t), x_0) * eps
+        x_t = noised(x_0, eps, t, self.process)
         x_in, label = self.parameterization.network_input(x_t, t, self.process)
         error = self._apply(params, x_in, label, cond, dropout) - self.parameterization.target(
             x_0, eps, t, self.process

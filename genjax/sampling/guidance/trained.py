@@ -16,15 +16,15 @@ LogProb = Callable[[Array, Array, Any], Array]  # (x_t [B, ...], t [], cond) -> 
 
 
 class Trained(Protocol):
-    """A trained model: its family, and its weights, which are read while the sampler is compiled."""
+    """A trained model: its family, and its weights, which guidance reads while the sampler is compiled."""
 
     @property
     def family(self) -> Any:
-        """The family that was trained, with a process of its own."""
+        """The family that was trained, with its own process, conditions and sampler."""
         ...
 
     def load(self) -> dict[str, Any]:
-        """Reads what the family is used with: its weights by role, and its `extra`."""
+        """Reads what the family generates with: its roles, averaged where they have an average, and its `extra`."""
         ...
 
 
