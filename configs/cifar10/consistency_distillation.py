@@ -5,7 +5,7 @@
 
 The paper reports an FID (Inception features, 50,000 samples) of 3.55 with one evaluation, without classes and with the
 learned distance LPIPS; this config has classes, as its teacher, and the square distance, with which the paper's are
-worse. Built and checked, but not run yet. It needs the data set, prepared once; the error that says so has the command.
+worse. Run so far in mode "smoke" alone. It needs the data set, prepared once; the error that says so has the command.
 """
 
 from ml_collections import ConfigDict

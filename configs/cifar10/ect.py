@@ -4,8 +4,8 @@
     genjax train --config=configs/cifar10/ect.py --workdir=runs/cifar10/ect
 
 Batch, stages, dropout and times are those of the published script run_ecm.sh, which has no classes. The paper reports
-an FID (Inception features, 50,000 samples) of 2.73 with two evaluations after an hour on one A100. Built and checked,
-but not run yet. It needs the data set, prepared once; the error that says so has the command.
+an FID (Inception features, 50,000 samples) of 2.73 with two evaluations after an hour on one A100. Run so far in mode
+"smoke" alone. It needs the data set, prepared once; the error that says so has the command.
 """
 
 from ml_collections import ConfigDict

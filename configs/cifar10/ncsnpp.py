@@ -3,9 +3,8 @@
     genjax train --config=configs/cifar10/ncsnpp.py --workdir=runs/cifar10_ncsnpp
 
 Their images are in [0, 1], so sigma goes from 0.02 to 100 here, which is 0.01 to 50 there. The network sees x_t as it
-is and log(sigma) of our scale. The paper's predictor is the reverse diffusion sampler; here it is ancestral sampling.
-They report an FID of 2.38 (NCSN++ cont., VE) after 1,300,000 steps at batch 128. This config has been run in mode
-"smoke" alone. It needs the data set, prepared once; the error that says so has the command.
+is and log(sigma) of our scale. They report an FID of 2.38 (NCSN++ cont., VE) after 1,300,000 steps at batch 128. This
+config has been run in mode "smoke" alone. It needs the data set, prepared once; the error that says so has the command.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +39,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 sampler=dict(
                     solver=dict(
                         name="predictor_corrector",
-                        predictor=dict(name="ddpm"),
+                        predictor=dict(name="ddpm", variance="large"),  # reverse diffusion sampling
                         corrections=1,
                         snr=0.16,
                         step_size="norm",

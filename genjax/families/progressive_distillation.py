@@ -33,8 +33,8 @@ class ProgressiveDistillation(Student):
     weights become the teacher. The student is the teacher's network, but for its dropout, on the teacher's process and
     with its parameterization: one that says something about x_0 without signal, such as x0, v, velocity or edm.
 
-    The optimizer knows nothing of rounds: its moments go on. Schedules of the paper, which begin anew with every
-    round, are the config's choice of a learning rate; a constant one needs none.
+    The optimizer knows nothing of rounds: its moments go on. The learning rate that begins anew with every round is the
+    config's choice: the schedule "linear_restarts".
 
     Training measures `mse`, the plain square error of the network's output, and `steps`, those of the round's student.
 

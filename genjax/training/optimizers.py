@@ -286,9 +286,21 @@ def inverse_sqrt(peak_value: float, reference_steps: int, warmup_steps: int = 0)
     return schedule
 
 
+def linear_restarts(init_value: float, period: int, end_value: float = 0.0) -> Schedule:
+    """A linear fall that begins anew every `period` steps, as in each round of Salimans & Ho 2022."""
+    if period < 1:
+        raise ValueError(f"period = {period}: must be at least 1")
+
+    def schedule(step: Any) -> Any:
+        return init_value + (end_value - init_value) * (step % period) / period
+
+    return schedule
+
+
 for _name, _function in {
     "constant": optax.constant_schedule,
     "linear": optax.linear_schedule,
+    "linear_restarts": linear_restarts,
     "polynomial": optax.polynomial_schedule,
     "exponential_decay": optax.exponential_decay,
     "cosine_decay": optax.cosine_decay_schedule,

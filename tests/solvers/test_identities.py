@@ -51,6 +51,16 @@ def test_ddim_is_the_papers_family(eta):
     np.testing.assert_allclose(plan["d0"], np.sqrt(after) - direction * np.sqrt(now) / np.sqrt(1 - now), rtol=1e-9)
 
 
+def test_ddpm_with_the_large_variance_is_reverse_diffusion_sampling_on_ve():
+    """Song et al. 2021b, algorithm 2: x + (sigma_t^2 - sigma_s^2) score + sqrt(sigma_t^2 - sigma_s^2) z."""
+    process = processes.VE()
+    plan, sigma = result(solvers.DDPM("large"), process), process.sigma(TIMES)
+    gap = sigma[:-1] ** 2 - sigma[1:] ** 2
+    np.testing.assert_allclose(plan["x"], 1 - gap / sigma[:-1] ** 2, rtol=1e-9)  # the score is (D - x) / sigma_t^2
+    np.testing.assert_allclose(plan["d0"], gap / sigma[:-1] ** 2, rtol=1e-9)
+    np.testing.assert_allclose(plan["z0"], np.sqrt(gap), rtol=1e-9)
+
+
 def test_ddpm_is_the_papers_posterior():
     """Ho et al. 2020, eq. 7, in betas, over the whole chain."""
     process = processes.DiscreteVP()

@@ -154,6 +154,14 @@ def test_inverse_square_root_of_the_step():
         build("schedule", dict(name="inverse_sqrt", peak_value=0.1, reference_steps=0))()
 
 
+def test_a_linear_fall_begins_anew_with_every_period():
+    schedule = build("schedule", dict(name="linear_restarts", init_value=0.4, period=4, end_value=0.2))()
+    found = [float(schedule(step)) for step in (0, 1, 3, 4, 6)]
+    np.testing.assert_allclose(found, [0.4, 0.35, 0.25, 0.4, 0.3], rtol=1e-6)
+    with pytest.raises(ValueError, match="period = 0"):
+        build("schedule", dict(name="linear_restarts", init_value=0.1, period=0))()
+
+
 def test_learning_rate_rules_first_match_wins():
     spec = {"name": "sgd", "learning_rate": 1.0, "lr_rules": (("bias", 0.0), ("^down", 0.5))}
     optimizer = build_optimizer(spec, PARAMS)
