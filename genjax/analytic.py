@@ -14,7 +14,7 @@ from jax import Array
 
 from genjax.config import require
 from genjax.processes import Process
-from genjax.processes.base import namespace
+from genjax.processes.base import namespace, softmax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,8 +141,7 @@ class GaussianMixture:
             label = cond["label"][:, None]
             chosen = (label < 0) | (label == np.arange(len(self.weights))[None])
             log_p = xp.where(chosen, log_p, -np.inf)
-        p = xp.exp(log_p - xp.max(log_p, axis=-1, keepdims=True))
-        return xp.sum((p / xp.sum(p, axis=-1, keepdims=True))[..., None] * means, axis=1)
+        return xp.sum(softmax(log_p)[..., None] * means, axis=1)
 
     def denoiser(self, process: Process) -> Any:
         """Returns the exact denoiser of this target under a process, conditional where a condition is given."""

@@ -18,8 +18,8 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    rounds = 2 if smoke else 4
-    steps = FieldReference(8 if smoke else 1200)  # the rounds follow --config.training.steps
+    rounds = 2 if smoke else 5
+    steps = FieldReference(8 if smoke else 1500)  # the rounds follow --config.training.steps
     model = dict(
         image_shape=(8, 8, 1),
         network=dict(name="mlp", hidden=16, depth=1, num_classes=10)
@@ -58,7 +58,13 @@ def get_config(mode: str = "full") -> ConfigDict:
                     final="none",
                 ),
             ),
-            optimizers=dict(model=dict(name="adam", learning_rate=8e-4, clip=1.0)),
+            optimizers=dict(
+                model=dict(
+                    name="adam",
+                    learning_rate=dict(name="linear_restarts", init_value=1e-3, period=steps // rounds),
+                    clip=1.0,
+                )
+            ),
             ema=dict(decay=0.98, warmup=True),  # over the last steps of a round
             training=dict(
                 steps=steps,

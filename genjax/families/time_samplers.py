@@ -8,23 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from genjax.citation import bibtex
 from genjax.config import component, require
 from genjax.families.base import Keys
 from genjax.families.weightings import SONG_2021_LIKELIHOOD, noise_rate
 from genjax.processes import Process
 from genjax.registry import register
-
-KINGMA_2021 = bibtex(
-    """
-    @inproceedings{kingma2021variational,
-      title = {Variational Diffusion Models},
-      author = {Kingma, Diederik P. and Salimans, Tim and Poole, Ben and Ho, Jonathan},
-      booktitle = {Advances in Neural Information Processing Systems},
-      year = {2021}
-    }
-    """
-)
 
 
 class TimeSampler(Protocol):
@@ -76,7 +64,7 @@ class UniformTimes(_Interval):
 class LowDiscrepancy(_Interval):
     """Uniform in t, for a batch of B one time in each B-th of the interval (Kingma et al. 2021, appendix I.1)."""
 
-    reference: ClassVar[str] = KINGMA_2021
+    reference: ClassVar[str] = "kingma2021variational"
 
     def __call__(self, keys: Keys, process: Process) -> Array:
         """Returns times [B]."""

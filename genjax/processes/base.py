@@ -75,6 +75,16 @@ def log_expm1(x: Any) -> Any:
     return x + log(-namespace(x).expm1(-x))
 
 
+def softmax(x: Any) -> Any:
+    """Returns exp(x) over its sum along the last axis."""
+    xp = namespace(x)
+    largest = xp.max(x, axis=-1, keepdims=True)
+    # Of no effect, and to be left out of derivatives: that of a maximum asks which numbers equal it, and is NaN where a
+    # compiled program rounds the two differently.
+    p = xp.exp(x - (jax.lax.stop_gradient(largest) if xp is jnp else largest))
+    return p / xp.sum(p, axis=-1, keepdims=True)
+
+
 def clip_time(t: Any) -> Any:
     """Clips to [0, 1]."""
     return namespace(t).clip(t, 0.0, 1.0)

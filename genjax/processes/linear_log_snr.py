@@ -3,12 +3,24 @@
 import dataclasses
 from typing import Any
 
+from genjax.citation import bibtex
 from genjax.config import require
 from genjax.processes.base import GaussianPrior, clip_time, exp, namespace, softplus
 from genjax.registry import register
 
+KINGMA_2021 = bibtex(
+    """
+    @inproceedings{kingma2021variational,
+      title = {Variational Diffusion Models},
+      author = {Kingma, Diederik P. and Salimans, Tim and Poole, Ben and Ho, Jonathan},
+      booktitle = {Advances in Neural Information Processing Systems},
+      year = {2021}
+    }
+    """
+)
 
-@register("process", "linear_log_snr", reference="kingma2021variational")
+
+@register("process", "linear_log_snr", reference=KINGMA_2021)
 @dataclasses.dataclass(frozen=True)
 class LinearLogSNR(GaussianPrior):
     """Log-SNR falls in a line from t = 0 to t = 1, with alpha^2 + sigma^2 = 1 (Kingma et al. 2021, eq. 3-4).

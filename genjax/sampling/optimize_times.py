@@ -11,6 +11,7 @@ from jax import Array
 
 from genjax.config import require
 from genjax.processes import Process
+from genjax.processes.base import softmax
 from genjax.sampling.core import StatefulDenoiser, check_times, solve
 from genjax.solvers import Denoiser, DPMpp2M, Solver
 
@@ -121,8 +122,7 @@ def _inner(logits: Any, grid: np.ndarray, xp: Any) -> Any:
     """
     falling = grid[-1] < grid[0]
     low, high = (grid[-1], grid[0]) if falling else (grid[0], grid[-1])
-    weights = xp.exp(logits - xp.max(logits))
-    weights = weights / xp.sum(weights)
+    weights = softmax(logits)
     share = xp.cumsum(weights[::-1] if falling else weights)[:-1]
     inner = low + (high - low) * share
     return inner[::-1] if falling else inner

@@ -105,10 +105,10 @@ class DDPM(Linear):
 
     Attributes:
         variance: "small" is the posterior's, right for data that are one point; "large" is that of q(x_t | x_s), right
-            on VP for data N(0, I) (Ho et al. 2020, sec. 3.2); on VE it makes the step that of reverse diffusion sampling
-            (Song et al. 2021b, algorithm 2). Neither adds noise in a step to sigma = 0. "learned" asks
-            for the variances that a network gives: a family that has such a network samples by
-            `genjax.solvers.learned_variance`; a denoiser alone has none, and `plan` refuses.
+            on VP for data N(0, I) (Ho et al. 2020, sec. 3.2), and on VE that of reverse diffusion sampling (Song et al.
+            2021b, algorithm 2). Neither adds noise in a step to sigma = 0. "learned" asks for the variances that a
+            network gives: a family that has such a network samples by `genjax.solvers.learned_variance`; a denoiser
+            alone has none, and `plan` refuses.
     """
 
     variance: str = "small"

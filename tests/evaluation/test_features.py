@@ -11,8 +11,8 @@ TINY = {"name": "digits_classifier", "features": 8, "width": 2, "steps": 3, "bat
 
 
 @pytest.fixture(scope="module")
-def network(digits, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
+def network(digits, tmp_path_factory, optimized):
+    with pytest.MonkeyPatch.context() as patch, optimized():
         patch.setenv("GENJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         return config.build("feature_network", {"name": "digits_classifier"})(digits["train"], digits["train_labels"])
 

@@ -62,7 +62,7 @@ def test_no_noise_left_gives_finite_draws():
         assert np.all(np.isfinite(path(name)(1.0, 0.3))) and np.all(np.isfinite(path(name)(0.1, 0.0)))
 
 
-def test_runs_of_all_lengths_approach_one_solution():
+def test_runs_of_all_lengths_approach_one_solution(optimized):
     """The strong error against a fine run falls with the steps, at order 1: the noise of the SDE is additive."""
     process = PROCESSES["linear_vp"]
     x = np.random.default_rng(0).normal(size=(N, 1)) * 10.0 * process.alpha(geometric_times(process, 1)[0])
@@ -73,12 +73,12 @@ def test_runs_of_all_lengths_approach_one_solution():
 
     def shared(i):
         def draw(j, span):
-            with jax.disable_jit(False):  # `follow` runs without
+            with optimized(), jax.disable_jit(False):  # `follow` runs without
                 return np.asarray(path("linear_vp")(*span), np.float64)[:, None]
 
         return draw
 
-    fine = run(256, shared)
+    fine = run(128, shared)
     errors = [np.sqrt(np.mean((run(steps, shared) - fine) ** 2)) for steps in (8, 16, 32)]
     slope = -np.polyfit(np.log([8, 16, 32]), np.log(errors), 1)[0]
     assert slope == pytest.approx(1.0, abs=0.3), errors
