@@ -1,7 +1,5 @@
 """Settings that hold for every test."""
 
-import contextlib
-import os
 import signal
 
 import jax
@@ -15,18 +13,3 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what is
 @pytest.fixture(scope="session")
 def key() -> jax.Array:
     return jax.random.key(0)
-
-
-@pytest.fixture(scope="session")
-def optimized():
-    """A context for programs that run for longer than they compile, which `make test` has compiled in haste."""
-
-    @contextlib.contextmanager
-    def context():
-        jax.config.update("jax_disable_most_optimizations", False)
-        try:
-            yield
-        finally:  # what it was cannot be asked
-            jax.config.update("jax_disable_most_optimizations", os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") == "true")
-
-    return context

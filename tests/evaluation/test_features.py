@@ -6,12 +6,13 @@ import safetensors.numpy
 
 from genjax import config
 from genjax.evaluation import classifier, distances, features
+from tests.compiling import optimized
 
 TINY = {"name": "digits_classifier", "features": 8, "width": 2, "steps": 3, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
-def network(digits, tmp_path_factory, optimized):
+def network(digits, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, optimized():
         patch.setenv("GENJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         return config.build("feature_network", {"name": "digits_classifier"})(digits["train"], digits["train_labels"])

@@ -9,6 +9,7 @@ import pytest
 
 from genjax import processes, sampling, solvers
 from genjax.sampling import analysis
+from tests.compiling import optimized
 from tests.solvers.targets import MIXTURE, PROCESSES, geometric_times
 
 EACH = PROCESSES | {"edm": processes.EDM()}
@@ -26,7 +27,10 @@ def path(name):
 def compiled():
     draw = sampling.brownian_path(EACH["ve"]).draw
     keys = sampling.sample_keys(jax.random.key(7), N)
-    return jax.jit(lambda start, end: draw(keys, start, end, jnp.zeros((N, 1)))[:, 0])
+    run = jax.jit(lambda start, end: draw(keys, start, end, jnp.zeros((N, 1)))[:, 0])
+    with optimized():
+        run(np.float64(0.1), np.float64(1.0))  # compiles
+    return run
 
 
 def snr(process, t):
@@ -62,7 +66,7 @@ def test_no_noise_left_gives_finite_draws():
         assert np.all(np.isfinite(path(name)(1.0, 0.3))) and np.all(np.isfinite(path(name)(0.1, 0.0)))
 
 
-def test_runs_of_all_lengths_approach_one_solution(optimized):
+def test_runs_of_all_lengths_approach_one_solution():
     """The strong error against a fine run falls with the steps, at order 1: the noise of the SDE is additive."""
     process = PROCESSES["linear_vp"]
     x = np.random.default_rng(0).normal(size=(N, 1)) * 10.0 * process.alpha(geometric_times(process, 1)[0])
@@ -73,7 +77,7 @@ def test_runs_of_all_lengths_approach_one_solution(optimized):
 
     def shared(i):
         def draw(j, span):
-            with optimized(), jax.disable_jit(False):  # `follow` runs without
+            with jax.disable_jit(False):  # `follow` runs without
                 return np.asarray(path("linear_vp")(*span), np.float64)[:, None]
 
         return draw
