@@ -3,8 +3,8 @@
     genjax train --config=configs/cifar10/ict.py --workdir=runs/cifar10/ict
 
 The paper reports FIDs (Inception features, 50,000 samples) of 2.51 with one evaluation and 2.24 with two, of a network
-twice as deep as this one. Run so far in mode "smoke" alone. It needs the data set, prepared once; the error that says so
-has the command.
+twice as deep as this one. Run so far in mode "smoke" alone. It needs the data set, prepared once; the error that says
+so has the command.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 400)
+    steps = FieldReference(8 if smoke else 800)
     small = dict(name="mlp", hidden=16, depth=1, num_classes=10)
     edm = dict(
         name="diffusion",
@@ -41,7 +41,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 teacher=dict(name="untrained", family=edm) if smoke else dict(workdir="runs/edm"),
                 solver=dict(name="heun"),
                 discretization=dict(name="fixed", intervals=17),
-                distance=dict(name="pseudo_huber"),
+                distance=dict(name="l2"),
                 sampler=dict(
                     solver=dict(name="consistency", epsilon=0.002),
                     times=dict(name="uniform"),

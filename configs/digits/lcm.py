@@ -17,7 +17,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    steps = FieldReference(8 if smoke else 400)
+    steps = FieldReference(8 if smoke else 600)
     small = dict(name="mlp", hidden=16, depth=1, num_classes=10)
     edm = dict(
         name="diffusion",
@@ -44,7 +44,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 teacher=dict(name="untrained", family=edm) if smoke else dict(workdir="runs/edm"),
                 solver=dict(name="ddim"),
                 discretization=dict(name="fixed", intervals=200, skip=10),
-                distance=dict(name="pseudo_huber"),
+                distance=dict(name="l2"),
                 target_decay=0.95,
                 guidance_range=(1.0, 3.0),
                 guidance=1.5,

@@ -11,8 +11,9 @@ and name the new folder and the student's run:
     genjax train --config=configs/digits/reflow.py --workdir=runs/reflow_2 --config.data.path=runs/pairs_2
         --config.family.teacher.workdir=runs/reflow
 
-Its samples have not been measured yet. In the plane, on eight Gaussians, one round cuts the paths' curvature from 1.0
-to 0.0002 (tests/families/test_flow_matching.py).
+The Frechet distance of 1000 samples is 0.88 at 1 evaluation, 0.81 at 2, 0.78 at 4 and 0.77 at 8, with pairs of the
+unguided teacher (`python -m experiments.few_step`), whose best solver comes to 2.49 at 2 and 0.73 at 20. In the plane,
+on eight Gaussians, one round cuts the paths' curvature from 1.0 to 0.0002 (tests/families/test_flow_matching.py).
 """
 
 from ml_collections import ConfigDict, FieldReference

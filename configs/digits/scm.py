@@ -3,9 +3,8 @@
     genjax train --config=configs/digits/edm.py --workdir=runs/edm
     genjax train --config=configs/digits/scm.py --workdir=runs/scm
 
-A thousand steps from the teacher's weights. At 2 evaluations the distance is 1.22 [1.06, 1.38], of a floor of 0.68, and
-95.9% of the samples are of the class that was asked for (measured once, after 994 steps). Its speed, and the distance
-at one evaluation, have not been measured.
+A thousand steps from the teacher's weights. The Frechet distance of 1000 samples is 1.59 at 1 evaluation, 1.21 at 2,
+1.10 at 4 and 1.12 at 8 (`python -m experiments.few_step`).
 """
 
 from ml_collections import ConfigDict, FieldReference

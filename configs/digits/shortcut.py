@@ -1,6 +1,6 @@
-"""A shortcut model distilled from the EDM run, on scikit-learn's 8x8 handwritten digits.
+"""A shortcut model distilled from the flow-matching run, on scikit-learn's 8x8 handwritten digits.
 
-    genjax train --config=configs/digits/edm.py --workdir=runs/edm
+    genjax train --config=configs/digits/flow_matching.py --workdir=runs/flow_matching
     genjax train --config=configs/digits/shortcut.py --workdir=runs/shortcut
 
 The velocity is the teacher's; it samples with 1, 2, 4, ..., 32 steps. What it comes to has not been measured.
@@ -24,16 +24,14 @@ def get_config(mode: str = "full") -> ConfigDict:
         num_classes=10,
         scalars=("step",),
     )
-    teacher = dict(workdir="runs/edm")
+    teacher = dict(workdir="runs/flow_matching")
     if smoke:
         teacher = dict(
             name="untrained",
             family=dict(
-                name="diffusion",
+                name="flow_matching",
                 image_shape=(8, 8, 1),
                 network=dict(name="mlp", hidden=16, depth=1, num_classes=10),
-                process=dict(name="edm"),
-                parameterization=dict(name="edm"),
                 condition=("label",),
             ),
         )

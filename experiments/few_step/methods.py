@@ -47,6 +47,6 @@ METHODS = {
     "scm": Method("edm"),
     "lcm": Method("edm", changes={"guidance": 1.0}),
     "reflow": Method("flow_matching"),
-    "shortcut": Method("edm"),
-    "meanflow": Method("edm"),
+    "shortcut": Method("flow_matching"),
+    "meanflow": Method("flow_matching"),
 }

@@ -131,9 +131,12 @@ def load(path: pathlib.Path, mode: str) -> Any:
 
 
 def is_trained(experiment: Experiment, folder: pathlib.Path) -> bool:
-    """Whether a folder holds the whole run of a config; of another config, `genjax train` says the difference."""
+    """Whether a folder holds the whole run of a config; of another config, `genjax train` says the difference.
+
+    Options that are newer than the run have their defaults in it.
+    """
     try:
-        held = run_folder.read_config(folder)
+        held = Experiment.from_config(run_folder.read_config(folder)).config
     except ConfigError:
         return False
     return held == experiment.config and experiment.training.steps in Store(folder / DIRECTORY, read_only=True).steps()
