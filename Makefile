@@ -12,8 +12,8 @@ is_new_enough = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python $(is_new_enough) >/dev/null 2>&1 && echo $$python && break; done)
 
-# A worker a core: most of a test is XLA compiling on one core. A file stays on one worker, which keeps what it compiled;
-# files go out in alphabetical order, which starts the longest, end to end, early.
+# A worker a core: most of a test is XLA compiling on one core. A file stays on one worker, which keeps what it
+# compiled; files go out in alphabetical order, which starts the longest, end to end, early.
 PYTEST = $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all lint format bench clean
@@ -32,8 +32,8 @@ demo: $(READY)
 	$(BIN)/genjax sample --workdir=$(RUN) --n=100
 	$(BIN)/genjax evaluate --workdir=$(RUN)
 
-# Most of a test is compiling: without XLA's and LLVM's costly passes, which small models do not need, it takes a third of
-# the time less. `test-all` compiles as users do.
+# Most of a test is compiling: without XLA's and LLVM's costly passes, which small models do not need, it takes a third
+# less time. `test-all` compiles as users do.
 test: export JAX_DISABLE_MOST_OPTIMIZATIONS = true
 test: $(READY)
 	$(PYTEST) -m "not slow" $(ARGS)

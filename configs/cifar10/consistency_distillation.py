@@ -64,14 +64,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                     final="none",
                 ),
             ),
-            optimizers=dict(
-                model=dict(
-                    name="radam",
-                    learning_rate=dict(
-                        name="warmup_constant", init_value=0.0, peak_value=4e-4, warmup_steps=2 if smoke else 19_531
-                    ),
-                )
-            ),
+            optimizers=dict(model=dict(name="radam", learning_rate=4e-4)),
             ema=dict(decay=0.9999, warmup=True),
             training=dict(
                 steps=steps,

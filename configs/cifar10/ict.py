@@ -16,18 +16,6 @@ def get_config(mode: str = "full") -> ConfigDict:
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
     steps = 4 if smoke else 400_000
-    unet = dict(
-        name="unet",
-        channels=8 if smoke else 128,
-        multipliers=(1, 2) if smoke else (2, 2, 2),
-        blocks_per_level=1 if smoke else 4,
-        attention_resolutions=(16,),
-        heads=1,
-        scale_shift=False,
-        skip_rescale=True,
-        dropout=0.3,
-        dtype="bfloat16",
-    )
     return ConfigDict(
         dict(
             seed=0,
@@ -36,7 +24,15 @@ def get_config(mode: str = "full") -> ConfigDict:
             family=dict(
                 name="consistency",
                 image_shape=(32, 32, 3),
-                network=unet,
+                network=dict(
+                    name="unet",
+                    preset="ncsnpp",
+                    channels=8 if smoke else 128,
+                    multipliers=(1, 2) if smoke else (2, 2, 2),
+                    blocks_per_level=1 if smoke else 4,
+                    dropout=0.3,
+                    dtype="bfloat16",
+                ),
                 process=dict(name="edm", sigma_min=0.002, sigma_max=80.0, rho=7.0),
                 parameterization=dict(name="consistency", sigma_data=0.5, epsilon=0.002),
                 discretization=dict(name="doubling", steps=steps, start=10, end=1280),

@@ -3,12 +3,13 @@
     genjax train --config=configs/cifar10/progressive_teacher.py --workdir=runs/progressive_teacher
     genjax train --config=configs/cifar10/progressive_distillation.py --workdir=runs/progressive_distillation
 
-Thirteen rounds of 50,000 steps, in each of which the learning rate falls to 0. The paper reports an FID of 2.57 at 8
+Thirteen rounds of 50,000 steps, in each of which the learning rate falls to 0; Adam's moments go on, where the
+authors' begin anew. The paper reports an FID of 2.57 at 8
 steps, 3.00 at 4, 4.51 at 2 and 9.12 at 1 (Inception features, 50,000 samples). Run so far in mode "smoke" alone. It
 needs the data set, prepared once; the error that says so has the command.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config(mode: str = "full") -> ConfigDict:
@@ -16,7 +17,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "smoke"):
         raise ValueError(f"mode = {mode!r}: must be 'full' or 'smoke'")
     smoke = mode == "smoke"
-    rounds, steps_per_round = (2, 2) if smoke else (13, 50_000)
+    rounds, steps_per_round = (2, FieldReference(2)) if smoke else (13, FieldReference(50_000))
     model = dict(
         image_shape=(32, 32, 3),
         network=dict(name="mlp", hidden=16, depth=1)
@@ -51,7 +52,7 @@ def get_config(mode: str = "full") -> ConfigDict:
             optimizers=dict(
                 model=dict(
                     name="adam",
-                    learning_rate=dict(name="linear_restarts", init_value=5e-5, period=steps_per_round),
+                    learning_rate=dict(name="linear_restarts", init_value=5e-5, period=steps_per_round.identity()),
                     clip=1.0,
                 )
             ),

@@ -4,10 +4,9 @@ genjax train --config=configs/digits/edm.py --workdir=runs/edm
 genjax train --config=configs/digits/dmd.py --workdir=runs/dmd
 
 Without regression on the teacher's pairs; the fake score keeps up by a higher learning rate, for several updates in a
-step would be a scan, in which convolutions are slow on CPUs. After 300 steps of batches of 32, made for one step
-(--config.family.sampler.steps=1), the Frechet distance of 1000 samples in one step was 3.07, with 99% of the samples of
-the class asked for. At the full length, and for two steps, it has not been measured; `python -m experiments.few_step`
-does.
+step would be a scan, in which convolutions are slow on CPUs. The Frechet distance of 1000 samples is 1.60 at 1
+evaluation and 1.62 at 2 (`python -m experiments.few_step`); the best solver brings EDM itself to 2.38 at 2 and to 0.86
+at 20.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -44,7 +44,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 teacher=dict(name="untrained", family=edm) if smoke else dict(workdir="runs/edm"),
                 solver=dict(name="ddim"),
                 discretization=dict(name="fixed", intervals=200, skip=10),
-                distance=dict(name="l2"),
+                distance=dict(name="l2"),  # the robust ones unlearn small noise levels here
                 target_decay=0.95,
                 guidance_range=(1.0, 3.0),
                 guidance=1.5,

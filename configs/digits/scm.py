@@ -4,7 +4,8 @@
     genjax train --config=configs/digits/scm.py --workdir=runs/scm
 
 A thousand steps from the teacher's weights. The Frechet distance of 1000 samples is 1.59 at 1 evaluation, 1.21 at 2,
-1.10 at 4 and 1.12 at 8 (`python -m experiments.few_step`).
+1.10 at 4 and 1.12 at 8 (`python -m experiments.few_step`); the best solver brings EDM itself to 2.38 at 2 and to 0.86
+at 20.
 """
 
 from ml_collections import ConfigDict, FieldReference

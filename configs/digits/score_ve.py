@@ -3,7 +3,7 @@
 genjax train --config=configs/digits/score_ve.py --workdir=runs/score_ve
 
 The network hears log(sigma) through Fourier features, and samples are of ancestral steps with a step of Langevin
-dynamics after each (Song et al. 2021b, algorithms 2 and 4).
+dynamics after each (Song et al. 2021b, appendix F and algorithm 4).
 
 Not trained in full yet: no distance has been measured.
 """

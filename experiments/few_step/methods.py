@@ -8,10 +8,8 @@ from genjax import solvers
 
 BUDGETS = (1, 2, 4, 8)  # network evaluations a sample
 REFERENCE = 20  # those of the teacher that a method is held to
-CLOSE, FAR = (
-    1.5,
-    3.0,
-)  # at 2 evaluations: at most so many times the teacher at `REFERENCE`, at least so many times better
+# At 2 evaluations: at most so many times the teacher's distance at `REFERENCE`, at least so many times below its at 2.
+CLOSE, FAR = 1.5, 3.0
 
 
 @dataclasses.dataclass(frozen=True)

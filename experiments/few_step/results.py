@@ -129,7 +129,7 @@ def plot(path: pathlib.Path, rows: Sequence[Row], floor: Floor, features: str) -
             style |= dict(color=str(grey), linestyle=line, linewidth=0.9, label=f"{name}, {solver}")
         else:
             i = methods.index(name)
-            style |= dict(color=_COLORS[i % 12], marker="osD^vP*Xhp<>"[i % 12], linewidth=1.8, label=name)
+            style |= dict(color=_COLORS[i % len(_COLORS)], marker="osD^vP*Xhp<>"[i % 12], linewidth=1.8, label=name)
         axes.errorbar(at, mean, yerr=np.stack([down, spread]), **style)
     axes.axhline(floor.mean, color="0.5", linestyle=":", label="training images")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=f"Frechet distance ({features})")

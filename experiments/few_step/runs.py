@@ -91,10 +91,10 @@ def train(study: Study, name: str) -> None:
     experiment = Experiment.from_config(config)
     if is_trained(experiment, folder):
         return
-    (folder / MEASURED).unlink(missing_ok=True)
     resolved = folder.with_suffix(".json")
     write_whole(resolved, json.dumps(config))
     command(folder.with_suffix(".log"), "train", f"--config={resolved}", f"--workdir={folder}")
+    (folder / MEASURED).unlink(missing_ok=True)  # of weights that there are no more
     print(f"{folder}: trained in {seconds(folder):.0f} s", flush=True)
 
 

@@ -30,9 +30,8 @@ from genjax.cli.compare import write
 from genjax.config import ConfigError, nearest
 from genjax.evaluation import compare
 from genjax.families.base import generates
-from genjax.training import run_folder
 from genjax.training.checkpoints import DIRECTORY
-from genjax.training.experiment import Experiment
+from genjax.training.experiment import Experiment, load_run
 from genjax.training.store import Store
 
 _GENJAX = (sys.executable, "-c", "import sys; from genjax.cli import main; sys.exit(main())")
@@ -133,10 +132,10 @@ def load(path: pathlib.Path, mode: str) -> Any:
 def is_trained(experiment: Experiment, folder: pathlib.Path) -> bool:
     """Whether a folder holds the whole run of a config; of another config, `genjax train` says the difference.
 
-    Options that are newer than the run have their defaults in it.
+    Options that the run's version did not have count as their defaults.
     """
     try:
-        held = Experiment.from_config(run_folder.read_config(folder)).config
+        held = load_run(folder).config
     except ConfigError:
         return False
     return held == experiment.config and experiment.training.steps in Store(folder / DIRECTORY, read_only=True).steps()

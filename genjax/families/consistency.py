@@ -46,7 +46,7 @@ class ConsistencyModel(FreeStudent):
     | CT (Song et al. 2023) | None | square_root | uniform | l2, l1 | constant |
     | iCT (Song & Dhariwal 2024) | None | doubling | log_normal, truncated | pseudo_huber | inverse_gap |
     | ECT (Geng et al. 2025), from a teacher's weights | None | ect | log_normal | pseudo_huber | inverse_variance |
-    | LCM (Luo et al. 2023), with `guidance_range` | ddim | fixed, skip | uniform | pseudo_huber | constant |
+    | LCM (Luo et al. 2023), with `guidance_range` | ddim | fixed, skip | uniform | l2, pseudo_huber | constant |
 
     Training measures `mse`, the plain square of the difference, the same within ranges of the noise level, and
     `points`, how many times the path has.

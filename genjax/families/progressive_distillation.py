@@ -33,8 +33,8 @@ class ProgressiveDistillation(Student):
     weights become the teacher. The student is the teacher's network, but for its dropout, on the teacher's process and
     with its parameterization: one that says something about x_0 without signal, such as x0, v, velocity or edm.
 
-    The optimizer knows nothing of rounds: its moments go on. The learning rate that begins anew with every round is the
-    config's choice: the schedule "linear_restarts".
+    The optimizer knows nothing of rounds: its moments go on, where the authors' begin anew. A learning rate that falls
+    in every round is the schedule "linear_restarts" with a period of `steps_per_round`.
 
     Training measures `mse`, the plain square error of the network's output, and `steps`, those of the round's student.
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax import Array
 
 T = TypeVar("T")
@@ -77,12 +78,9 @@ def log_expm1(x: Any) -> Any:
 
 def softmax(x: Any) -> Any:
     """Returns exp(x) over its sum along the last axis."""
-    xp = namespace(x)
-    largest = xp.max(x, axis=-1, keepdims=True)
-    # Of no effect, and to be left out of derivatives: that of a maximum asks which numbers equal it, and is NaN where a
-    # compiled program rounds the two differently.
-    p = xp.exp(x - (jax.lax.stop_gradient(largest) if xp is jnp else largest))
-    return p / xp.sum(p, axis=-1, keepdims=True)
+    # Not by hand: the derivative of the maximum compares it with every number, and is NaN where a compiled program
+    # rounds the two differently. JAX keeps it out.
+    return jax.nn.softmax(x) if isinstance(x, jax.Array) else scipy.special.softmax(x, axis=-1)
 
 
 def clip_time(t: Any) -> Any:

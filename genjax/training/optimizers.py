@@ -287,7 +287,16 @@ def inverse_sqrt(peak_value: float, reference_steps: int, warmup_steps: int = 0)
 
 
 def linear_restarts(init_value: float, period: int, end_value: float = 0.0) -> Schedule:
-    """A linear fall that begins anew every `period` steps, as in each round of Salimans & Ho 2022."""
+    """A linear fall that begins anew every `period` steps, as in each round of Salimans & Ho 2022.
+
+    Args:
+        init_value: the rate at the first step of a period.
+        period: steps.
+        end_value: the rate that the fall aims at; the last step of a period is one step short of it.
+
+    Returns:
+        The schedule.
+    """
     if period < 1:
         raise ValueError(f"period = {period}: must be at least 1")
 

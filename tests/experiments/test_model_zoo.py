@@ -69,6 +69,15 @@ def test_another_config_is_left_to_genjax_train(tmp_path, commands):
     assert not study.is_trained(experiment, path.parent)
 
 
+def test_options_that_are_newer_than_a_run_have_their_defaults_in_it(tmp_path, commands):
+    zoo(tmp_path, "--only=ddpm")
+    path, experiment = tmp_path / "smoke" / "ddpm" / "config.json", study.load(CONFIGS / "ddpm.py", "smoke")
+    held = json.loads(path.read_text())
+    del held["family"]["coupling"]
+    path.write_text(json.dumps(held))
+    assert study.is_trained(Experiment.from_config(experiment), path.parent)
+
+
 def test_a_failure_is_told_and_the_others_go_on(tmp_path, commands, capsys):
     assert zoo(tmp_path, "--only=dit,edm") == 1
     assert commands == [("train", "dit"), ("train", "edm"), ("evaluate", "edm")]

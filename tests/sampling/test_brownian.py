@@ -82,7 +82,7 @@ def test_runs_of_all_lengths_approach_one_solution():
 
         return draw
 
-    fine = run(128, shared)
+    fine = run(256, shared)
     errors = [np.sqrt(np.mean((run(steps, shared) - fine) ** 2)) for steps in (8, 16, 32)]
     slope = -np.polyfit(np.log([8, 16, 32]), np.log(errors), 1)[0]
     assert slope == pytest.approx(1.0, abs=0.3), errors
