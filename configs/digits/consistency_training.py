@@ -4,7 +4,7 @@
 
 As first published (Song et al. 2023), but for the learned distance LPIPS, and with fewer times in the end and a target
 that follows sooner: at the paper's N = 151 a decay of 0.9 is 0.9^(2/151), an average over 700 steps. The Frechet
-distance of 1000 samples is 2.23 at 1 evaluation, 2.17 at 2, 2.18 at 4 and 2.18 at 8 (`python -m experiments.few_step`);
+distance of 1000 samples is 2.22 at 1 evaluation, 2.17 at 2, 2.18 at 4 and 2.18 at 8 (`python -m experiments.few_step`);
 with 50 times, 0.9 and the distance l1 it was 38.7, 4.3, 4.0 and 3.3.
 """
 
