@@ -79,7 +79,7 @@ def test_components(kind, spec, words):
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_describe_is_the_inverse_of_build(kind):
     rates = dict(init_value=0.1, peak_value=0.2, end_value=0.05, decay_steps=9, transition_steps=9, warmup_steps=2)
-    rates |= dict(value=0.1, reference_steps=5, decay_rate=0.5, power=1.0)
+    rates |= dict(value=0.1, reference_steps=5, decay_rate=0.5, power=1.0, period=5)
     options = {"interval": {"t_min": 0.1, "t_max": 0.9}, "folder": {"path": "x"}, "pairs": {"path": "x"}}
     for name in ("diffusion", "improved_diffusion", "vdm", "flow_matching", "stochastic_interpolant"):
         options[name] = {"image_shape": (8, 8, 1), "network": {"name": "mlp"}}
@@ -127,7 +127,6 @@ def test_describe_is_the_inverse_of_build(kind):
             options[name] = {p.name: rates[p.name] for p in known if p.default is p.empty}
         spec = describe(build(kind, {"name": name, **options.get(name, {})}))
         assert spec["name"] == name
-        json.dumps(spec)  # infinite defaults included, as Python's json writes them
         json.dumps(spec)  # infinite defaults included, as Python's json writes them
         assert describe(build(kind, spec)) == spec
         short = describe(build(kind, spec), defaults=False)
