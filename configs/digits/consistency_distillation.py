@@ -42,7 +42,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 teacher=dict(name="untrained", family=edm) if smoke else dict(workdir="runs/edm"),
                 solver=dict(name="heun"),
                 discretization=dict(name="fixed", intervals=17),
-                distance=dict(name="l2"),  # the robust ones unlearn small noise levels here
+                distance=dict(name="l2"),  # pseudo_huber unlearns small noise levels here
                 sampler=dict(
                     solver=dict(name="consistency", epsilon=0.002),
                     times=dict(name="uniform"),

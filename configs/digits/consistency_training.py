@@ -33,7 +33,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 condition_dropout=0.0,
                 discretization=dict(name="square_root", steps=steps.identity(), start=2, end=18),
                 target_decay=0.5,
-                distance=dict(name="l2"),  # the robust ones unlearn small noise levels here
+                distance=dict(name="l2"),
                 sampler=dict(
                     solver=dict(name="consistency", epsilon=0.002),
                     times=dict(name="uniform"),

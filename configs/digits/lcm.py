@@ -7,7 +7,8 @@ The teacher's paths are those of classifier-free guidance, at scales from 1 to 3
 2023). Samples have the scale --config.family.guidance, for two evaluations an image.
 
 At scale 1, without guidance, the Frechet distance of 1000 samples is 2.58 at 1 evaluation, 2.02 at 2, 2.01 at 4 and
-2.14 at 8 (`python -m experiments.few_step`); the best solver brings EDM itself to 2.38 at 2 and to 0.86 at 20.
+2.14 at 8 (`python -m experiments.few_step`); the best solver brings EDM itself to 2.38 at 2 and to 0.86 at 20. With
+pseudo_huber and 400 steps it was 1.86 at 2.
 """
 
 from ml_collections import ConfigDict, FieldReference
@@ -45,7 +46,7 @@ def get_config(mode: str = "full") -> ConfigDict:
                 teacher=dict(name="untrained", family=edm) if smoke else dict(workdir="runs/edm"),
                 solver=dict(name="ddim"),
                 discretization=dict(name="fixed", intervals=200, skip=10),
-                distance=dict(name="l2"),  # the robust ones unlearn small noise levels here
+                distance=dict(name="l2"),
                 target_decay=0.95,
                 guidance_range=(1.0, 3.0),
                 guidance=1.5,

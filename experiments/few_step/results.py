@@ -32,8 +32,6 @@ LEGEND = (
     f"guidance; they hold where the first is at most {CLOSE:g} and the second at least {FAR:g}. Training is that of "
     "one seed, without the teacher's; evaluations are those of the network on one image that its operations come to."
 )
-
-
 _COLORS = (*(f"C{i}" for i in range(10) if i != 7), "black", "gold", "navy")  # teachers are grey, as C7 is
 
 
